@@ -1,0 +1,3 @@
+"""The control plane for organizations of AI agents."""
+
+__version__ = "0.1.0"
