@@ -1,0 +1,106 @@
+# Every verb sets up what it needs. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export LC_ALL := C.UTF-8
+export PYTHONUTF8 := 1
+unexport PYTHONPATH PYTHONHOME
+
+BIN := .venv/bin
+MOLECULE := $(BIN)/molecule
+OPENAPI := docs/openapi/management.yaml
+PYTEST := $(BIN)/python -m pytest
+# Extra words for the command that a verb runs: make test-fast ARGS='-k cron'
+ARGS ?=
+# Where the tests are: make test-fast T=tests/server/orgs
+T ?= tests
+# Non-empty: the demo leaves after its summary instead of serving on.
+ONCE ?=
+
+##@ Use it
+
+.PHONY: setup
+setup: ## Create .venv with the locked dependencies and the molecule command
+	@scripts/setup
+
+.PHONY: demo
+demo: setup ## Bring an organization to life in the terminal (ONCE=1 leaves after the summary)
+	@$(MOLECULE) demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
+
+.PHONY: up
+up: setup ## Start server, embedded PostgreSQL and agents on this machine
+	@$(MOLECULE) up $(ARGS)
+
+##@ Work on it
+
+.PHONY: test
+test: check test-parallel test-serial ## Everything CI runs: lint, types, generated files, tests
+
+.PHONY: test-fast
+test-fast: setup ## The quick tests only (T=path ARGS='-k name')
+	@$(PYTEST) -q -n 2 --dist loadgroup -m "not slow and not serial" $(ARGS) $(T)
+
+.PHONY: check
+check: lint types drift ## Lint, types and generated files, without the tests
+
+.PHONY: lint
+lint: setup ## Style, formatting and the direction of imports
+	@$(BIN)/ruff check $(PYTHON_TREES)
+	@$(BIN)/ruff format --check $(PYTHON_TREES)
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+
+.PHONY: fix
+fix: setup ## Repair what ruff can repair
+	@$(BIN)/ruff check --fix $(PYTHON_TREES)
+	@$(BIN)/ruff format $(PYTHON_TREES)
+
+.PHONY: types
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: drift
+drift: setup ## Fail when a generated file differs from what the code generates
+	@scripts/openapi --check
+
+.PHONY: openapi
+openapi: setup ## Regenerate docs/openapi from the types
+	@scripts/openapi
+
+.PHONY: bench
+bench: setup ## Run the load scenarios (ARGS='--help' lists them)
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: db
+db: setup ## Show the migrations and which of them are applied
+	@$(MOLECULE) db status $(ARGS)
+
+.PHONY: lock
+lock: setup ## Resolve the dependencies anew and write both lock files
+	@scripts/lock $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the virtual environment and every cache
+	@rm -rf .venv .setup.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## List the verbs
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# Not verbs for people: the two halves of `make test`, and what they stand on.
+
+PYTHON_TREES := $(wildcard src tests bench)
+
+.PHONY: test-parallel
+test-parallel: setup
+	@scripts/postgres-note
+	@$(PYTEST) -q -n 2 --dist loadgroup -m "not serial" $(ARGS) $(T)
+
+# Tests that kill processes or measure need the machine for themselves.
+.PHONY: test-serial
+test-serial: setup
+	@$(PYTEST) -q -m serial $(ARGS) $(T) || [ $$? -eq 5 ]
