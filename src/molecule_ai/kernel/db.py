@@ -1,0 +1,140 @@
+"""The pool, transactions, and rows as typed structs. SQL itself lives in the rooms' `store.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, LiteralString, TypeAlias, TypeVar
+
+import asyncpg
+import msgspec
+from asyncpg.pool import PoolConnectionProxy
+
+from .errors import DatastoreUnavailable
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+T = TypeVar("T")
+
+# What a lost or starting PostgreSQL raises while a statement runs; anything else is our bug.
+LOST = (
+    ConnectionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+# Connecting and waiting for a free connection fail in these ways too.
+AWAY = (*LOST, OSError, asyncio.TimeoutError)
+
+_encoder = msgspec.json.Encoder()
+
+
+def _encode_json(value: Any) -> str:
+    return _encoder.encode(value).decode().replace("\\u0000", "")
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await connection.set_type_codec(
+        "jsonb", encoder=_encode_json, decoder=msgspec.json.decode, schema="pg_catalog", format="text"
+    )
+
+
+class Database:
+    """One pool. Every read and write goes through `connection` or `transaction`."""
+
+    def __init__(self, dsn: str, *, max_connections: int = 8, acquire_timeout_seconds: float = 10.0) -> None:
+        self.dsn = dsn
+        self._max_connections = max_connections
+        self._acquire_timeout = acquire_timeout_seconds
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Connect. Raises `DatastoreUnavailable` when PostgreSQL is away."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self.dsn,
+                min_size=1,
+                max_size=self._max_connections,
+                init=_prepare,
+                max_inactive_connection_lifetime=60,
+                command_timeout=60,
+                server_settings={"application_name": "molecule", "timezone": "UTC"},
+            )
+        except AWAY as away:
+            raise DatastoreUnavailable from away
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), timeout=5)
+            except TimeoutError:
+                self._pool.terminate()
+            self._pool = None
+
+    @property
+    def in_use(self) -> int:
+        """Connections handed out right now."""
+        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for reads. Raises `DatastoreUnavailable` when PostgreSQL is away."""
+        if self._pool is None:
+            raise DatastoreUnavailable
+        try:
+            connection = await self._pool.acquire(timeout=self._acquire_timeout)
+        except AWAY as away:
+            raise DatastoreUnavailable from away
+        try:
+            yield connection
+        except LOST as lost:
+            raise DatastoreUnavailable from lost
+        finally:
+            await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction: committed when the block ends, rolled back when it raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection outside the pool, for LISTEN and advisory locks; the caller closes it."""
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+            self.dsn, server_settings={"application_name": "molecule-listen", "timezone": "UTC"}
+        )
+        await _prepare(connection)
+        return connection
+
+
+def to_struct(kind: type[T], row: Iterable[tuple[str, Any]]) -> T:
+    """Turn a row into a struct; columns the struct does not name are ignored, so that an older
+    replica survives a new column."""
+    return msgspec.convert(dict(row), kind, strict=False)
+
+
+async def first(connection: Connection, kind: type[T], sql: LiteralString, *args: Any) -> T | None:
+    """The first row as `kind`, or None."""
+    row = await connection.fetchrow(sql, *args)
+    return None if row is None else to_struct(kind, row.items())
+
+
+async def one(connection: Connection, kind: type[T], sql: LiteralString, *args: Any) -> T:
+    """The only row as `kind`; a statement that returns none is a bug."""
+    found = await first(connection, kind, sql, *args)
+    if found is None:
+        raise LookupError("the statement returned no row")
+    return found
+
+
+async def many(connection: Connection, kind: type[T], sql: LiteralString, *args: Any) -> list[T]:
+    """All rows as `kind`."""
+    return [to_struct(kind, row.items()) for row in await connection.fetch(sql, *args)]
+
+
+def affected(status: str) -> int:
+    """Rows touched, from the status line of `execute` ("UPDATE 3")."""
+    return int(status.rsplit(" ", 1)[-1])

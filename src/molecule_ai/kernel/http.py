@@ -1,0 +1,206 @@
+"""How a handler becomes a route, how a body becomes a type, and how trouble becomes a body.
+
+A route names its tier, its errors and its texts in one decorator; the summary in the OpenAPI
+document is the docstring's first line and the operation id is the function's name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+from litestar import MediaType, Request, Response
+from litestar import delete as _delete
+from litestar import get as _get
+from litestar import patch as _patch
+from litestar import post as _post
+from litestar import put as _put
+from litestar.di import NamedDependency
+from litestar.exceptions import HTTPException, MethodNotAllowedException, SerializationException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, JSONBody
+from litestar.types import Empty
+from msgspec import Meta, Struct
+
+from . import log
+from .errors import ApiError, InvalidRequest
+
+Here = NamedDependency
+Number = int | float
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+__all__ = ["ApiRequest", "ErrorBody", "FromPath", "Here", "JSONBody", "Number", "delete", "get", "number", "patch",
+           "post", "put"]
+
+
+class ErrorBody(Struct, omit_defaults=True):
+    """Every failure of the API."""
+
+    error: Annotated[str, Meta(description="What went wrong, for people.", examples=["workspace not found"])]
+    code: Annotated[str, Meta(description="The same for machines.", examples=["not_found"])] = ""
+    request_id: Annotated[str, Meta(description="The `X-Request-Id` of this answer.")] = ""
+
+
+def number(value: float) -> Number:
+    """A float as JSON clients of the contract expect it: whole numbers without `.0`."""
+    return int(value) if float(value).is_integer() else value
+
+
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # PostgreSQL refuses NUL in text
+
+
+class ApiRequest(Request[Any, Any, Any]):
+    """Reads JSON whatever the content type says, and only the first value of the body."""
+
+    async def json(self) -> Any:
+        if self._json is Empty:
+            self._json = decode(await self.body())
+        return self._json
+
+
+def decode(body: bytes) -> Any:
+    """The first JSON value of `body`, NUL characters removed. Raises `SerializationException`."""
+    if b"\\u0000" in body:
+        body = _NUL.sub(rb"\1", body)
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as problem:
+        try:
+            value, _ = json.JSONDecoder().raw_decode(body.decode().lstrip())
+        except ValueError:
+            raise SerializationException(str(problem)) from problem
+        return value
+
+
+def _route(
+    make: Callable[..., Callable[[Any], Any]], default_status: int
+) -> Callable[..., Callable[[Handler], Handler]]:
+    def route(
+        path: str | list[str],
+        tier: Any,
+        *,
+        errors: Sequence[type[ApiError]] = (),
+        missing: Mapping[str, type[ApiError]] | None = None,
+        invalid_body: str = "invalid request body",
+        status: int = default_status,
+        tags: Sequence[str] = (),
+        **options: Any,
+    ) -> Callable[[Handler], Handler]:
+        """`missing` maps a path parameter to what a malformed id of it answers."""
+
+        def decorate(function: Handler) -> Handler:
+            summary = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+            handler: Handler = make(
+                path,
+                status_code=status,
+                operation_id=function.__name__,
+                summary=summary,
+                tags=list(tags) or None,
+                responses=_responses(errors, with_body="data" in function.__annotations__, tier=tier),
+                tier=tier,
+                missing=dict(missing or {}),
+                invalid_body=invalid_body,
+                raises=list(errors),
+                **options,
+            )(function)
+            return handler
+
+        return decorate
+
+    return route
+
+
+def _responses(errors: Sequence[type[ApiError]], *, with_body: bool, tier: Any) -> dict[int, ResponseSpec]:
+    by_status: dict[int, list[str]] = {}
+    for error in (*errors, *tier.raises, *((InvalidRequest,) if with_body else ())):
+        texts = by_status.setdefault(error.status, [])
+        text = (error.__doc__ or "").strip()
+        if text not in texts:
+            texts.append(text)
+    return {
+        status: ResponseSpec(data_container=ErrorBody, description=" · ".join(texts), generate_examples=False)
+        for status, texts in sorted(by_status.items())
+    }
+
+
+get = _route(_get, 200)
+post = _route(_post, 200)
+put = _route(_put, 200)
+patch = _route(_patch, 200)
+delete = _route(_delete, 200)
+
+
+class Failures:
+    """The handlers of every exception: the one place where trouble becomes a body."""
+
+    log: ClassVar = log.get()
+
+    @staticmethod
+    def answer(request: Request[Any, Any, Any], error: ApiError) -> Response[dict[str, Any]]:
+        """The body of a known failure, with the request's id."""
+        body = error.body()
+        request_id = request.scope.get("request_id", "")
+        if request_id:
+            body["request_id"] = request_id
+        headers = dict(error.headers)
+        if "retry_after" in error.extra:
+            headers.setdefault("Retry-After", str(error.extra["retry_after"]))
+        return Response(body, status_code=error.status, headers=headers, media_type=MediaType.JSON)
+
+    @classmethod
+    def known(cls, request: Request[Any, Any, Any], error: ApiError) -> Response[dict[str, Any]]:
+        if error.status >= 500:
+            cls.log.warning("request_failed", code=error.code, error=error.text, cause=str(error.__cause__ or ""))
+        return cls.answer(request, error)
+
+    @classmethod
+    def framework(cls, request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+        """Litestar's own refusals in the words of the contract."""
+        if isinstance(error, MethodNotAllowedException):
+            return cls.answer(request, _MethodNotAllowed(headers=error.headers or {}))
+        if error.status_code == 400:
+            handler = request.scope.get("route_handler")
+            text = handler.opt.get("invalid_body", "") if handler is not None else ""
+            return cls.answer(request, InvalidRequest(text or None))
+        if error.status_code == 404:
+            return cls.answer(request, _NoSuchRoute())
+        known = _Framework(error.detail or "request failed")
+        body = cls.answer(request, known)
+        body.status_code = error.status_code
+        return body
+
+    @classmethod
+    def bug(cls, request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+        cls.log.error("request_crashed", path=request.url.path, method=request.method, exc_info=error)
+        return cls.answer(request, ApiError())
+
+
+class _MethodNotAllowed(ApiError):
+    """method not allowed"""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class _NoSuchRoute(ApiError):
+    """not found"""
+
+    status = 404
+    code = "no_such_route"
+
+
+class _Framework(ApiError):
+    """request failed"""
+
+    status = 400
+    code = "invalid_request"
+
+
+EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
+    ApiError: Failures.known,
+    HTTPException: Failures.framework,
+    Exception: Failures.bug,
+}

@@ -1,0 +1,1 @@
+"""SQL history: one numbered line of migrations per server."""

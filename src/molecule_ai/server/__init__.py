@@ -1,0 +1,1 @@
+"""The tenant server: one organization, its API, its engines."""

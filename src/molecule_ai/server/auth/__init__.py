@@ -1,0 +1,1 @@
+"""The gatekeeper: who is calling, and may they use this route. No handler checks a token."""

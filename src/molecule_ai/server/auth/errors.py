@@ -1,0 +1,77 @@
+"""The gatekeeper's refusals, in the exact words of contract 01 §2."""
+
+from __future__ import annotations
+
+from ...kernel.errors import InvalidRequest, NotFound, NotPermitted, Unauthenticated
+
+
+class AdminAuthRequired(Unauthenticated):
+    """admin auth required"""
+
+    code = "admin_auth_required"
+
+
+class InvalidAdminToken(Unauthenticated):
+    """invalid admin auth token"""
+
+    code = "invalid_admin_token"
+
+
+class MissingWorkspaceToken(Unauthenticated):
+    """missing workspace auth token"""
+
+    code = "missing_workspace_token"
+
+
+class InvalidWorkspaceToken(Unauthenticated):
+    """invalid workspace auth token"""
+
+    code = "invalid_workspace_token"
+
+
+class MissingCallerToken(Unauthenticated):
+    """missing caller auth token"""
+
+    code = "missing_caller_token"
+
+
+class InvalidCallerToken(Unauthenticated):
+    """invalid caller auth token"""
+
+    code = "invalid_caller_token"
+
+
+class CanvasAuthRequired(Unauthenticated):
+    """canvas auth required"""
+
+    code = "canvas_auth_required"
+
+
+class CallerHeaderRequired(Unauthenticated):
+    """X-Workspace-ID header required"""
+
+    code = "caller_header_required"
+
+
+class DiscoverHeaderRequired(InvalidRequest):
+    """X-Workspace-ID header is required"""
+
+    code = "caller_header_required"
+
+
+class InvalidCallerId(NotPermitted):
+    """invalid caller ID"""
+
+    code = "invalid_caller_id"
+
+
+class InvalidWorkspaceId(InvalidRequest):
+    """invalid workspace ID"""
+
+    code = "invalid_workspace_id"
+
+
+class WorkspaceNotFound(NotFound):
+    """workspace not found"""
+
+    code = "WORKSPACE_NOT_FOUND"

@@ -1,0 +1,61 @@
+"""The tiers of contract 01 §4 and what each can refuse with."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ...kernel.errors import ApiError, DatastoreUnavailable
+from . import errors
+
+
+class Tier(Enum):
+    """What a route asks of its caller. Every route has exactly one."""
+
+    NONE = "None"
+    ADMIN = "AdminAuth"
+    WORKSPACE = "WorkspaceAuth"
+    WORKSPACE_OWN = "WorkspaceAuth (own token only)"
+    WORKSPACE_OR_REDACTED = "None (redacted without a credential)"
+    CANVAS_OR_BEARER = "CanvasOrBearer"
+    REGISTRY = "Registry"
+    DISCOVERY = "Discovery"
+    CALLER = "Caller"
+    SIGNATURE = "Signature"
+    SOCKET = "WebSocket"
+
+    @property
+    def raises(self) -> tuple[type[ApiError], ...]:
+        """The refusals that the gatekeeper itself may answer on this tier."""
+        return _RAISES.get(self, ())
+
+
+_WORKSPACE = (
+    errors.MissingWorkspaceToken,
+    errors.InvalidWorkspaceToken,
+    errors.InvalidWorkspaceId,
+    errors.WorkspaceNotFound,
+    DatastoreUnavailable,
+)
+_RAISES: dict[Tier, tuple[type[ApiError], ...]] = {
+    Tier.ADMIN: (errors.AdminAuthRequired, errors.InvalidAdminToken, DatastoreUnavailable),
+    Tier.WORKSPACE: _WORKSPACE,
+    Tier.WORKSPACE_OWN: _WORKSPACE,
+    Tier.WORKSPACE_OR_REDACTED: (errors.InvalidWorkspaceId, DatastoreUnavailable),
+    Tier.CANVAS_OR_BEARER: (errors.AdminAuthRequired, errors.InvalidAdminToken, DatastoreUnavailable),
+    Tier.REGISTRY: (errors.MissingWorkspaceToken, errors.InvalidWorkspaceToken, DatastoreUnavailable),
+    Tier.DISCOVERY: (
+        errors.MissingWorkspaceToken,
+        errors.InvalidWorkspaceToken,
+        errors.InvalidWorkspaceId,
+        DatastoreUnavailable,
+    ),
+    Tier.CALLER: (
+        errors.MissingCallerToken,
+        errors.InvalidCallerToken,
+        errors.CanvasAuthRequired,
+        errors.InvalidCallerId,
+        errors.InvalidWorkspaceId,
+        DatastoreUnavailable,
+    ),
+    Tier.SOCKET: (errors.MissingWorkspaceToken, errors.InvalidWorkspaceToken, DatastoreUnavailable),
+}

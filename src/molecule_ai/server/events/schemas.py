@@ -1,0 +1,33 @@
+"""Events on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+
+class Frame(Struct, kw_only=True):
+    """One WebSocket message (contract 03 §8.2). `id` and `seq` only when the event is recorded."""
+
+    event: str
+    workspace_id: UUID | None
+    timestamp: datetime
+    payload: dict[str, Any]
+    id: UUID | UnsetType = UNSET
+    seq: int | UnsetType = UNSET
+
+
+class RecordedEvent(Struct, kw_only=True):
+    """One row of the event log."""
+
+    id: UUID
+    event_type: Annotated[str, Meta(examples=["WORKSPACE_ONLINE"])]
+    workspace_id: UUID | None
+    payload: dict[str, Any]
+    created_at: datetime
+    seq: int
+    actor: str | None
+    chain_id: UUID | None

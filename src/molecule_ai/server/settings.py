@@ -1,0 +1,213 @@
+"""The only reader of the server's environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+_PRODUCTION = frozenset({"production", "prod"})
+_TRUE = frozenset({"1", "true", "yes", "on"})
+
+
+class BadSetting(Exception):
+    """A variable holds a value that its setting cannot take."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything an operator can set; each field is the environment variable of that name in capitals.
+
+    Numbers that are unparsable or not positive fall back to their default, as contract 01 §22 asks;
+    everything else that cannot be read stops the boot and names itself.
+    """
+
+    port: Annotated[int, Meta(description="Listening port.")] = 8080
+    bind_addr: Annotated[str, Meta(description="Listening address; loopback unless set.")] = ""
+    database_url: Annotated[str, Meta(description="PostgreSQL DSN; empty: the embedded PostgreSQL.")] = ""
+    database_connections: Annotated[
+        int, Meta(description="Connections of all workers of this server together.")
+    ] = 20
+    workers: Annotated[int, Meta(description="Server processes; each is a full replica.")] = 1
+    molecule_home: Annotated[
+        str, Meta(description="Data folder: embedded database, workspaces, admin token, keys.")
+    ] = "~/.molecule"
+    admin_token: Annotated[str, Meta(description="Bearer with power over the whole organization.")] = ""
+    admin_token_previous: Annotated[str, Meta(description="Accepted too while the admin token is rotated.")] = ""
+    molecule_env: Annotated[str, Meta(description="`production` makes authentication strict.")] = ""
+    molecule_strict_auth: Annotated[
+        str, Meta(description="`1` closes every compatibility opening, `0` keeps them in production.")
+    ] = ""
+    rate_limit: Annotated[int, Meta(description="Requests per minute and credential.")] = 600
+    cors_origins: Annotated[str, Meta(description="Comma-separated origins of browsers that may call.")] = ""
+    trusted_proxies: Annotated[str, Meta(description="CIDRs whose X-Forwarded-* headers count.")] = ""
+    max_body_bytes: Annotated[int, Meta(description="Largest request body, unless a route names its own.")] = 10_485_760
+    metrics_token: Annotated[str, Meta(description="When set, GET /metrics needs it as a bearer.")] = ""
+    molecule_org_id: Annotated[str, Meta(description="Set on tenants of a control plane: turns on the tenant guard.")] = ""
+    molecule_org_slug: Annotated[str, Meta(description="Short name of the organization.")] = ""
+    molecule_org_name: Annotated[str, Meta(description="Display name of the organization.")] = ""
+    molecule_deploy_mode: Annotated[str, Meta(description="`saas` or `self-hosted`; decides private address ranges.")] = ""
+    canvas_proxy_url: Annotated[str, Meta(description="Where unmatched paths are proxied to.")] = ""
+    cp_upstream_url: Annotated[str, Meta(description="Control plane behind /cp/*.")] = ""
+    platform_url: Annotated[str, Meta(description="Base URL given to agents; default: this server on loopback.")] = ""
+    external_platform_url: Annotated[
+        str, Meta(description="Public base URL, given to external agents; PUBLIC_URL is an alias.")
+    ] = ""
+    provisioner: Annotated[str, Meta(description="`process`, `docker`, `kubernetes`, `control-plane` or `none`.")] = ""
+    secrets_encryption_key: Annotated[str, Meta(description="32 bytes, base64 or hex; default: a key file in the home.")] = ""
+    configs_dir: Annotated[str, Meta(description="Workspace template folder.")] = ""
+    org_templates_dir: Annotated[str, Meta(description="Org template folder; default: the bundled examples.")] = ""
+    liveness_ttl_seconds: Annotated[int, Meta(description="Silence after which a managed agent is offline.")] = 180
+    remote_liveness_stale_after: Annotated[int, Meta(description="The same for external agents, in seconds.")] = 90
+    heartbeat_interval_seconds: Annotated[int, Meta(description="Told to agents when they register.")] = 30
+    provision_timeout_seconds: Annotated[int, Meta(description="Overrides every runtime's own; 0: unset.")] = 0
+    provision_concurrency: Annotated[int, Meta(description="Agents started at once per process.")] = 3
+    hibernation_check_seconds: Annotated[int, Meta(description="How often idle workspaces are looked for.")] = 120
+    a2a_idle_timeout_seconds: Annotated[int, Meta(description="Silence of a target after which a call is given up.")] = 300
+    scheduler_poll_seconds: Annotated[int, Meta(description="Longest pause between two looks at the schedules.")] = 30
+    scheduler_max_concurrent: Annotated[int, Meta(description="Deliveries at once per process.")] = 10
+    schedule_fire_timeout_seconds: Annotated[int, Meta(description="Hard limit of one scheduled run.")] = 300
+    scheduler_busy_policy: Annotated[str, Meta(description="`queue` or `skip` when the workspace is busy.")] = "queue"
+    scheduler_misfire_grace_seconds: Annotated[int, Meta(description="Older missed slots are skipped; 0: never.")] = 0
+    approval_ttl_seconds: Annotated[int, Meta(description="Life of an approval request; 0 keeps it open.")] = 600
+    approvals_allow_self_decide: Annotated[bool, Meta(description="Let a requester decide its own request.")] = False
+    activity_retention_days: Annotated[int, Meta(description="Days that activity is kept.")] = 7
+    chat_retention_days: Annotated[int, Meta(description="Days that chat messages are kept.")] = 90
+    events_retention_days: Annotated[int, Meta(description="Days that operational events are kept; 0 keeps them.")] = 90
+    workspace_delete_confirm: Annotated[str, Meta(description="`strict` or `if-present`: X-Confirm-Name on delete.")] = "strict"
+    workspace_get_requires_auth: Annotated[bool, Meta(description="Close the redacted anonymous GET of a workspace.")] = False
+    workspace_self_patch_sensitive: Annotated[bool, Meta(description="An agent may set its own tier, runtime and folder.")] = True
+    agent_url_allow_cidrs: Annotated[str, Meta(description="Private ranges that agents may live in.")] = ""
+    agent_orphan_timeout: Annotated[
+        int, Meta(description="Seconds after which a local agent without its server ends itself; 0: never.")
+    ] = 300
+    websocket_limit: Annotated[int, Meta(description="WebSocket clients per process.")] = 5000
+    git_sha: Annotated[str, Meta(description="Reported by /buildinfo.")] = "dev"
+    log_level: Annotated[str, Meta(description="debug, info, warning or error.")] = "info"
+
+    @property
+    def home(self) -> Path:
+        """The data folder, expanded."""
+        return Path(self.molecule_home).expanduser()
+
+    @property
+    def strict(self) -> bool:
+        """Contract 01 §5.1."""
+        explicit = self.molecule_strict_auth.strip().lower()
+        if explicit:
+            return explicit in _TRUE
+        return self.molecule_env.strip().lower() in _PRODUCTION
+
+    @property
+    def production(self) -> bool:
+        return self.molecule_env.strip().lower() in _PRODUCTION
+
+    @property
+    def development(self) -> bool:
+        return self.molecule_env.strip().lower() in {"dev", "development"}
+
+    @property
+    def saas(self) -> bool:
+        """Contract 02 §11.6: a hosted tenant, whose agents live in private networks."""
+        mode = self.molecule_deploy_mode.strip().lower()
+        return mode == "saas" if mode else bool(self.molecule_org_id.strip())
+
+    @property
+    def address(self) -> str:
+        """The address to bind (contract 01 §1)."""
+        return self.bind_addr or ("127.0.0.1" if self.development else "0.0.0.0")
+
+    @property
+    def agent_platform_url(self) -> str:
+        """Base URL that local agents call."""
+        return (self.platform_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Listed browser origins (contract 01 §19.1)."""
+        listed = tuple(o.strip().rstrip("/") for o in self.cors_origins.split(",") if o.strip())
+        usable = tuple(o for o in listed if o.startswith(("http://", "https://")))
+        if usable:
+            return usable
+        return () if self.strict and listed else ("http://localhost:3000", "http://localhost:3001")
+
+    @property
+    def pool_size(self) -> int:
+        """Pooled connections of one worker: its share, less the connection that listens."""
+        return max(2, self.database_connections // max(1, self.workers) - 1)
+
+
+_ALIASES = {"external_platform_url": "PUBLIC_URL", "molecule_home": "MOLECULE_DATA_DIR"}
+
+
+# Settings that may be switched off with 0; every other number must be positive.
+_ZERO_ALLOWED = frozenset(
+    {"approval_ttl_seconds", "events_retention_days", "provision_timeout_seconds", "agent_orphan_timeout",
+     "scheduler_misfire_grace_seconds"}
+)
+
+
+def _value(name: str, default: object, text: str) -> object:
+    if isinstance(default, bool):
+        return text.strip().lower() in _TRUE
+    if isinstance(default, int):
+        try:
+            number = int(text)
+        except ValueError:
+            return default
+        return number if number > 0 or (number == 0 and name in _ZERO_ALLOWED) else default
+    return text
+
+
+def read(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environment`, default the process's own. Raises `BadSetting`."""
+    source = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        text = source.get(field.name.upper()) or source.get(_ALIASES.get(field.name, ""), "")
+        if text:
+            values[field.name] = _value(field.name, field.default, text)
+    try:
+        settings = msgspec.convert(values, Settings)
+    except msgspec.ValidationError as problem:
+        raise BadSetting(str(problem)) from problem
+    for name, allowed in {
+        "provisioner": {"", "process", "docker", "kubernetes", "control-plane", "none"},
+        "scheduler_busy_policy": {"queue", "skip"},
+        "workspace_delete_confirm": {"strict", "if-present"},
+    }.items():
+        if getattr(settings, name) not in allowed:
+            raise BadSetting(f"{name.upper()} must be one of {', '.join(sorted(allowed - {''}))}")
+    return settings
+
+
+def load_dotenv(start: Path) -> dict[str, str]:
+    """Read the nearest `.env` at or above `start` (at most 6 levels) beside a project marker.
+
+    `export` prefixes, comments, quotes and a byte-order mark are understood (contract 01 §21). The
+    caller lets the existing environment win.
+    """
+    for folder in [start, *start.parents][:6]:
+        file = folder / ".env"
+        marked = any((folder / marker).exists() for marker in ("pyproject.toml", ".git", "org.yaml"))
+        if file.is_file() and marked:
+            return _parse_dotenv(file.read_text(encoding="utf-8-sig"))
+    return {}
+
+
+def _parse_dotenv(text: str) -> dict[str, str]:
+    pairs = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not equals or name.startswith("#") or not name.strip().isidentifier():
+            continue
+        value = value.strip()
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        else:
+            value = value.split(" #", 1)[0].rstrip()
+        pairs[name.strip()] = value
+    return pairs
