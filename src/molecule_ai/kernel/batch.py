@@ -17,7 +17,9 @@ class Coalescer(Generic[K, V]):
     question. An idle coalescer loads at once: no latency is added when there is no crowd.
     """
 
-    def __init__(self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], *, max_keys: int = 1000) -> None:
+    def __init__(
+        self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], *, max_keys: int = 1000
+    ) -> None:
         self._load = load
         self._max_keys = max_keys
         self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}

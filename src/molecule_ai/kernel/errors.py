@@ -31,7 +31,9 @@ class ApiError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
 
-    def __init__(self, text: str | None = None, *, headers: dict[str, str] | None = None, **extra: Any) -> None:
+    def __init__(
+        self, text: str | None = None, *, headers: dict[str, str] | None = None, **extra: Any
+    ) -> None:
         self.text = text or (type(self).__doc__ or "").strip()
         self.extra = extra
         self.headers = headers or {}

@@ -15,7 +15,7 @@ ENVIRONMENT = "MOLECULE_FAILPOINTS"
 
 def _armed() -> dict[str, int]:
     points = {}
-    for item in filter(None, os.environ.get(ENVIRONMENT, "").split(",")):  # noqa: TID251 read by child processes too
+    for item in filter(None, os.environ.get(ENVIRONMENT, "").split(",")):
         name, _, count = item.partition(":")
         points[name.strip()] = int(count or 1)
     return points

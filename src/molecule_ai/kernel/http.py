@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from litestar import MediaType, Request, Response
@@ -18,22 +18,33 @@ from litestar import get as _get
 from litestar import patch as _patch
 from litestar import post as _post
 from litestar import put as _put
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency as Here
 from litestar.exceptions import HTTPException, MethodNotAllowedException, SerializationException
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.types import Empty
 from msgspec import Meta, Struct
 
 from . import log
 from .errors import ApiError, InvalidRequest
 
-Here = NamedDependency
 Number = int | float
-Handler = TypeVar("Handler", bound=Callable[..., Any])
 
-__all__ = ["ApiRequest", "ErrorBody", "FromPath", "Here", "JSONBody", "Number", "delete", "get", "number", "patch",
-           "post", "put"]
+__all__ = [
+    "ApiRequest",
+    "ErrorBody",
+    "FromPath",
+    "FromQuery",
+    "Here",
+    "JSONBody",
+    "Number",
+    "delete",
+    "get",
+    "number",
+    "patch",
+    "post",
+    "put",
+]
 
 
 class ErrorBody(Struct, omit_defaults=True):
@@ -77,7 +88,7 @@ def decode(body: bytes) -> Any:
 
 def _route(
     make: Callable[..., Callable[[Any], Any]], default_status: int
-) -> Callable[..., Callable[[Handler], Handler]]:
+) -> Callable[..., Callable[[Callable[..., Any]], Any]]:
     def route(
         path: str | list[str],
         tier: Any,
@@ -88,12 +99,12 @@ def _route(
         status: int = default_status,
         tags: Sequence[str] = (),
         **options: Any,
-    ) -> Callable[[Handler], Handler]:
+    ) -> Callable[[Callable[..., Any]], Any]:
         """`missing` maps a path parameter to what a malformed id of it answers."""
 
-        def decorate(function: Handler) -> Handler:
+        def decorate(function: Callable[..., Any]) -> Any:
             summary = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-            handler: Handler = make(
+            return make(
                 path,
                 status_code=status,
                 operation_id=function.__name__,
@@ -106,7 +117,6 @@ def _route(
                 raises=list(errors),
                 **options,
             )(function)
-            return handler
 
         return decorate
 
@@ -153,7 +163,9 @@ class Failures:
     @classmethod
     def known(cls, request: Request[Any, Any, Any], error: ApiError) -> Response[dict[str, Any]]:
         if error.status >= 500:
-            cls.log.warning("request_failed", code=error.code, error=error.text, cause=str(error.__cause__ or ""))
+            cls.log.warning(
+                "request_failed", code=error.code, error=error.text, cause=str(error.__cause__ or "")
+            )
         return cls.answer(request, error)
 
     @classmethod

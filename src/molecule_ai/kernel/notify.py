@@ -1,4 +1,4 @@
-"""LISTEN on one connection per process, with reconnection; NOTIFY is `pg_notify` inside the writer's transaction."""
+"""LISTEN on one connection per process, with reconnection; NOTIFY inside the writer's transaction."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Any
-
 
 from . import log
 from .db import AWAY, Connection, Database
@@ -70,5 +69,3 @@ class Notifications:
 async def notify(tx: Connection, channel: str, payload: str = "") -> None:
     """Notify all processes when `tx` commits. `payload` holds at most 7,999 bytes."""
     await tx.execute("SELECT pg_notify($1, $2)", channel, payload)
-
-

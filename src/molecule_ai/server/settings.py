@@ -36,7 +36,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         str, Meta(description="Data folder: embedded database, workspaces, admin token, keys.")
     ] = "~/.molecule"
     admin_token: Annotated[str, Meta(description="Bearer with power over the whole organization.")] = ""
-    admin_token_previous: Annotated[str, Meta(description="Accepted too while the admin token is rotated.")] = ""
+    admin_token_previous: Annotated[
+        str, Meta(description="Accepted too while the admin token is rotated.")
+    ] = ""
     molecule_env: Annotated[str, Meta(description="`production` makes authentication strict.")] = ""
     molecule_strict_auth: Annotated[
         str, Meta(description="`1` closes every compatibility opening, `0` keeps them in production.")
@@ -44,42 +46,84 @@ class Settings(Struct, frozen=True, kw_only=True):
     rate_limit: Annotated[int, Meta(description="Requests per minute and credential.")] = 600
     cors_origins: Annotated[str, Meta(description="Comma-separated origins of browsers that may call.")] = ""
     trusted_proxies: Annotated[str, Meta(description="CIDRs whose X-Forwarded-* headers count.")] = ""
-    max_body_bytes: Annotated[int, Meta(description="Largest request body, unless a route names its own.")] = 10_485_760
+    max_body_bytes: Annotated[
+        int, Meta(description="Largest request body, unless a route names its own.")
+    ] = 10_485_760
     metrics_token: Annotated[str, Meta(description="When set, GET /metrics needs it as a bearer.")] = ""
-    molecule_org_id: Annotated[str, Meta(description="Set on tenants of a control plane: turns on the tenant guard.")] = ""
+    molecule_org_id: Annotated[
+        str, Meta(description="Set on tenants of a control plane: turns on the tenant guard.")
+    ] = ""
     molecule_org_slug: Annotated[str, Meta(description="Short name of the organization.")] = ""
     molecule_org_name: Annotated[str, Meta(description="Display name of the organization.")] = ""
-    molecule_deploy_mode: Annotated[str, Meta(description="`saas` or `self-hosted`; decides private address ranges.")] = ""
+    molecule_deploy_mode: Annotated[
+        str, Meta(description="`saas` or `self-hosted`; decides private address ranges.")
+    ] = ""
     canvas_proxy_url: Annotated[str, Meta(description="Where unmatched paths are proxied to.")] = ""
     cp_upstream_url: Annotated[str, Meta(description="Control plane behind /cp/*.")] = ""
-    platform_url: Annotated[str, Meta(description="Base URL given to agents; default: this server on loopback.")] = ""
+    platform_url: Annotated[
+        str, Meta(description="Base URL given to agents; default: this server on loopback.")
+    ] = ""
     external_platform_url: Annotated[
         str, Meta(description="Public base URL, given to external agents; PUBLIC_URL is an alias.")
     ] = ""
-    provisioner: Annotated[str, Meta(description="`process`, `docker`, `kubernetes`, `control-plane` or `none`.")] = ""
-    secrets_encryption_key: Annotated[str, Meta(description="32 bytes, base64 or hex; default: a key file in the home.")] = ""
+    provisioner: Annotated[
+        str, Meta(description="`process`, `docker`, `kubernetes`, `control-plane` or `none`.")
+    ] = ""
+    secrets_encryption_key: Annotated[
+        str, Meta(description="32 bytes, base64 or hex; default: a key file in the home.")
+    ] = ""
     configs_dir: Annotated[str, Meta(description="Workspace template folder.")] = ""
-    org_templates_dir: Annotated[str, Meta(description="Org template folder; default: the bundled examples.")] = ""
-    liveness_ttl_seconds: Annotated[int, Meta(description="Silence after which a managed agent is offline.")] = 180
-    remote_liveness_stale_after: Annotated[int, Meta(description="The same for external agents, in seconds.")] = 90
+    org_templates_dir: Annotated[
+        str, Meta(description="Org template folder; default: the bundled examples.")
+    ] = ""
+    liveness_ttl_seconds: Annotated[
+        int, Meta(description="Silence after which a managed agent is offline.")
+    ] = 180
+    remote_liveness_stale_after: Annotated[
+        int, Meta(description="The same for external agents, in seconds.")
+    ] = 90
     heartbeat_interval_seconds: Annotated[int, Meta(description="Told to agents when they register.")] = 30
-    provision_timeout_seconds: Annotated[int, Meta(description="Overrides every runtime's own; 0: unset.")] = 0
+    provision_timeout_seconds: Annotated[
+        int, Meta(description="Overrides every runtime's own; 0: unset.")
+    ] = 0
     provision_concurrency: Annotated[int, Meta(description="Agents started at once per process.")] = 3
-    hibernation_check_seconds: Annotated[int, Meta(description="How often idle workspaces are looked for.")] = 120
-    a2a_idle_timeout_seconds: Annotated[int, Meta(description="Silence of a target after which a call is given up.")] = 300
-    scheduler_poll_seconds: Annotated[int, Meta(description="Longest pause between two looks at the schedules.")] = 30
+    hibernation_check_seconds: Annotated[
+        int, Meta(description="How often idle workspaces are looked for.")
+    ] = 120
+    a2a_idle_timeout_seconds: Annotated[
+        int, Meta(description="Silence of a target after which a call is given up.")
+    ] = 300
+    scheduler_poll_seconds: Annotated[
+        int, Meta(description="Longest pause between two looks at the schedules.")
+    ] = 30
     scheduler_max_concurrent: Annotated[int, Meta(description="Deliveries at once per process.")] = 10
     schedule_fire_timeout_seconds: Annotated[int, Meta(description="Hard limit of one scheduled run.")] = 300
-    scheduler_busy_policy: Annotated[str, Meta(description="`queue` or `skip` when the workspace is busy.")] = "queue"
-    scheduler_misfire_grace_seconds: Annotated[int, Meta(description="Older missed slots are skipped; 0: never.")] = 0
-    approval_ttl_seconds: Annotated[int, Meta(description="Life of an approval request; 0 keeps it open.")] = 600
-    approvals_allow_self_decide: Annotated[bool, Meta(description="Let a requester decide its own request.")] = False
+    scheduler_busy_policy: Annotated[
+        str, Meta(description="`queue` or `skip` when the workspace is busy.")
+    ] = "queue"
+    scheduler_misfire_grace_seconds: Annotated[
+        int, Meta(description="Older missed slots are skipped; 0: never.")
+    ] = 0
+    approval_ttl_seconds: Annotated[
+        int, Meta(description="Life of an approval request; 0 keeps it open.")
+    ] = 600
+    approvals_allow_self_decide: Annotated[
+        bool, Meta(description="Let a requester decide its own request.")
+    ] = False
     activity_retention_days: Annotated[int, Meta(description="Days that activity is kept.")] = 7
     chat_retention_days: Annotated[int, Meta(description="Days that chat messages are kept.")] = 90
-    events_retention_days: Annotated[int, Meta(description="Days that operational events are kept; 0 keeps them.")] = 90
-    workspace_delete_confirm: Annotated[str, Meta(description="`strict` or `if-present`: X-Confirm-Name on delete.")] = "strict"
-    workspace_get_requires_auth: Annotated[bool, Meta(description="Close the redacted anonymous GET of a workspace.")] = False
-    workspace_self_patch_sensitive: Annotated[bool, Meta(description="An agent may set its own tier, runtime and folder.")] = True
+    events_retention_days: Annotated[
+        int, Meta(description="Days that operational events are kept; 0 keeps them.")
+    ] = 90
+    workspace_delete_confirm: Annotated[
+        str, Meta(description="`strict` or `if-present`: X-Confirm-Name on delete.")
+    ] = "strict"
+    workspace_get_requires_auth: Annotated[
+        bool, Meta(description="Close the redacted anonymous GET of a workspace.")
+    ] = False
+    workspace_self_patch_sensitive: Annotated[
+        bool, Meta(description="An agent may set its own tier, runtime and folder.")
+    ] = True
     agent_url_allow_cidrs: Annotated[str, Meta(description="Private ranges that agents may live in.")] = ""
     agent_orphan_timeout: Annotated[
         int, Meta(description="Seconds after which a local agent without its server ends itself; 0: never.")
@@ -145,8 +189,13 @@ _ALIASES = {"external_platform_url": "PUBLIC_URL", "molecule_home": "MOLECULE_DA
 
 # Settings that may be switched off with 0; every other number must be positive.
 _ZERO_ALLOWED = frozenset(
-    {"approval_ttl_seconds", "events_retention_days", "provision_timeout_seconds", "agent_orphan_timeout",
-     "scheduler_misfire_grace_seconds"}
+    {
+        "approval_ttl_seconds",
+        "events_retention_days",
+        "provision_timeout_seconds",
+        "agent_orphan_timeout",
+        "scheduler_misfire_grace_seconds",
+    }
 )
 
 

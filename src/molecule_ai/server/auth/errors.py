@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...kernel.errors import InvalidRequest, NotFound, NotPermitted, Unauthenticated
+from molecule_ai.kernel.errors import InvalidRequest, NotFound, NotPermitted, Unauthenticated
 
 
 class AdminAuthRequired(Unauthenticated):

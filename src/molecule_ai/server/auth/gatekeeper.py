@@ -13,10 +13,11 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import SerializationException
 from litestar.handlers import BaseRouteHandler
 
-from ...kernel.batch import Coalescer
-from ...kernel.db import Database
-from ...kernel.errors import ApiError, DatastoreUnavailable, InvalidRequest
-from ..settings import Settings
+from molecule_ai.kernel.batch import Coalescer
+from molecule_ai.kernel.db import Database
+from molecule_ai.kernel.errors import ApiError, DatastoreUnavailable, InvalidRequest
+from molecule_ai.server.settings import Settings
+
 from . import errors, store
 from .principal import ANONYMOUS, Kind, Principal
 from .store import Binding, Credential
@@ -205,9 +206,12 @@ class Gatekeeper:
         if binding is None and caller is None and not token and await self.is_open():
             return Principal(kind=Kind.BOOTSTRAP)
         registering = connection.scope["path"].rstrip("/").endswith("/register")
-        if binding is not None and not binding.has_live_token and not binding.removed:
-            if not self._settings.strict or (registering and binding.in_registration_window):
-                return Principal(kind=Kind.ANONYMOUS)
+        if (
+            binding is not None
+            and not (binding.has_live_token or binding.removed)
+            and (not self._settings.strict or (registering and binding.in_registration_window))
+        ):
+            return ANONYMOUS
         if binding is None and not self._settings.strict:
             # The service answers 404; the id of an absent workspace protects nothing.
             return ANONYMOUS
@@ -327,7 +331,11 @@ class Gatekeeper:
         host = connection.headers.get("host", "")
         own = (f"http://{host}", f"https://{host}")
         referer = connection.headers.get("referer", "")
-        return connection.headers.get("origin") in own or referer in own or referer.startswith(tuple(f"{o}/" for o in own))
+        return (
+            connection.headers.get("origin") in own
+            or referer in own
+            or referer.startswith(tuple(f"{o}/" for o in own))
+        )
 
     async def _load_credentials(self, hashes: Sequence[bytes]) -> Mapping[bytes, Credential]:
         async with self._db.connection() as connection:

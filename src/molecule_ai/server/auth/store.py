@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from ...kernel.db import Connection, many
+from molecule_ai.kernel.db import Connection, many
 
 
 class Credential(Struct, frozen=True):
@@ -68,7 +68,7 @@ async def any_credential(connection: Connection) -> bool:
 
 
 class Binding(Struct, frozen=True):
-    """What lazily bound routes ask of the workspace a caller names (contract 01 §4.5–4.7)."""
+    """What lazily bound routes ask of the workspace a caller names (contract 01 §4.5 to 4.7)."""
 
     id: UUID
     has_live_token: bool

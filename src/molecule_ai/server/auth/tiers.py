@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ...kernel.errors import ApiError, DatastoreUnavailable
+from molecule_ai.kernel.errors import ApiError, DatastoreUnavailable
+
 from . import errors
 
 

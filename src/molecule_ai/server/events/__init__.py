@@ -1,1 +1,1 @@
-"""The event log and bus: what changed is written with the change and reaches every client of every process."""
+"""The event log and bus: written with the change, delivered to every client of every process."""

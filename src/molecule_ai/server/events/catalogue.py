@@ -60,7 +60,9 @@ class Event(StrEnum):
 PEER_VISIBLE = frozenset(
     event
     for event in Event
-    if event.startswith(("WORKSPACE_", "AGENT_ASSIGNED", "AGENT_REPLACED", "AGENT_REMOVED", "AGENT_MOVED", "AGENT_CARD"))
+    if event.startswith(
+        ("WORKSPACE_", "AGENT_ASSIGNED", "AGENT_REPLACED", "AGENT_REMOVED", "AGENT_MOVED", "AGENT_CARD")
+    )
     and event is not Event.WORKSPACE_HEARTBEAT
 )
 # Only agents of the workspace itself get this one (contract 03 §4.8).

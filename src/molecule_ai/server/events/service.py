@@ -7,8 +7,9 @@ from uuid import UUID
 
 import msgspec
 
-from ...kernel.clock import Clock
-from ...kernel.db import Connection, Database
+from molecule_ai.kernel.clock import Clock
+from molecule_ai.kernel.db import Connection, Database
+
 from . import store
 from .catalogue import Event
 from .schemas import Frame
@@ -44,7 +45,12 @@ class Events:
         )
 
     async def broadcast(
-        self, event: Event, workspace_id: UUID | None, payload: dict[str, Any], *, tx: Connection | None = None
+        self,
+        event: Event,
+        workspace_id: UUID | None,
+        payload: dict[str, Any],
+        *,
+        tx: Connection | None = None,
     ) -> None:
         """Send an event that has no row of its own to the clients of all processes."""
         frame = Frame(event=event, workspace_id=workspace_id, timestamp=self._clock.now(), payload=payload)

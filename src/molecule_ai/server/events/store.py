@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from ...kernel.db import Connection, first, many
+from molecule_ai.kernel.db import Connection, first, many
+
 from .schemas import RecordedEvent
 
 # Written and announced in one statement, so that no writer can do one without the other.
@@ -27,7 +28,9 @@ async def append(
     agent_id: UUID | None,
     target_id: UUID | None,
 ) -> int:
-    return int(await tx.fetchval(APPEND, event_type, workspace_id, payload, actor, chain_id, agent_id, target_id))
+    return int(
+        await tx.fetchval(APPEND, event_type, workspace_id, payload, actor, chain_id, agent_id, target_id)
+    )
 
 
 READ = """
@@ -51,7 +54,8 @@ LIST_OF_WORKSPACE = """
      ORDER BY seq DESC LIMIT $4"""
 LIST_SINCE = """
     SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id FROM structure_events
-     WHERE seq > $4 AND ($1::uuid IS NULL OR workspace_id = $1) AND ($2::text[] IS NULL OR event_type = ANY($2))
+     WHERE seq > $4 AND ($1::uuid IS NULL OR workspace_id = $1)
+       AND ($2::text[] IS NULL OR event_type = ANY($2))
      ORDER BY seq LIMIT $3"""
 
 

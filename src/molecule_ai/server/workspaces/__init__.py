@@ -1,1 +1,1 @@
-"""Workspaces: durable agent roles in an org chart, and the reconciler that drives each to its desired state."""
+"""Workspaces: durable agent roles in an org chart, and what drives each to its desired state."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from ...kernel.db import Connection, Database, many
+from molecule_ai.kernel.db import Connection, Database, many
 
 _MAX_LEVELS = 32
 
@@ -22,8 +22,9 @@ CAN_COMMUNICATE = """
           FROM up JOIN workspaces w ON w.id = up.parent_id WHERE up.level < 32),
     a AS (SELECT parent_id, kind FROM up WHERE start = $1 AND level = 0),
     b AS (SELECT parent_id, kind FROM up WHERE start = $2 AND level = 0)
-    SELECT EXISTS (SELECT 1 FROM a, b WHERE $1::uuid = $2::uuid OR a.parent_id IS NOT DISTINCT FROM b.parent_id
-                      OR a.kind = 'platform' OR b.kind = 'platform')
+    SELECT EXISTS (SELECT 1 FROM a, b
+                    WHERE $1::uuid = $2::uuid OR a.parent_id IS NOT DISTINCT FROM b.parent_id
+                       OR a.kind = 'platform' OR b.kind = 'platform')
         OR (EXISTS (SELECT 1 FROM a) AND EXISTS (SELECT 1 FROM b)
             AND EXISTS (SELECT 1 FROM up WHERE (start = $1 AND id = $2) OR (start = $2 AND id = $1)))"""
 

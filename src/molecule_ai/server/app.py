@@ -1,0 +1,131 @@
+"""The composition root: the one list of rooms, engines and adapters; only here are things built."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.types import ASGIApp
+
+from molecule_ai import __version__
+from molecule_ai.kernel import log
+from molecule_ai.kernel.clock import Clock, Ids, RandomIds, SystemClock
+from molecule_ai.kernel.db import Database
+from molecule_ai.kernel.engine import Supervisor
+from molecule_ai.kernel.http import EXCEPTION_HANDLERS, ApiRequest
+from molecule_ai.kernel.notify import Notifications
+
+from . import openapi
+from .auth.gatekeeper import Gatekeeper
+from .auth.principal import Principal
+from .events.service import Events
+from .operations import routes as operations_routes
+from .operations.service import Operations
+from .settings import Settings, read
+from .workspaces.tree import Tree
+
+
+class Server:
+    """One replica: everything built and connected. `start` before serving, `stop` after."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.ids = ids or RandomIds()
+        self.db = Database(settings.database_url, max_connections=settings.pool_size)
+        self.supervisor = Supervisor(self.clock)
+        self.notifications = Notifications(self.db)
+        self.gatekeeper = Gatekeeper(self.db, settings)
+        self.events = Events(self.db, self.clock)
+        self.tree = Tree(self.db)
+        self.operations = Operations(self.db, self.clock, self.supervisor)
+        self.app: ASGIApp = self._litestar()
+
+    async def start(self, *, engines: bool = True) -> None:
+        """Connect; with `engines` also start what runs in the background."""
+        await self.db.open()
+        if engines:
+            self.supervisor.run("notifications", self.notifications.run)
+            self.supervisor.run("token-usage", self.gatekeeper.run)
+
+    async def stop(self) -> None:
+        """Stop engines, write what was deferred, disconnect."""
+        self.operations.stopping = True
+        await self.supervisor.stop()
+        await self.gatekeeper.flush()
+        await self.db.close()
+
+    def _litestar(self) -> Litestar:
+        return Litestar(
+            route_handlers=[*operations_routes.handlers],
+            dependencies={
+                name: Provide(_always(service), sync_to_thread=False)
+                for name, service in {
+                    "settings": self.settings,
+                    "events": self.events,
+                    "operations": self.operations,
+                }.items()
+            }
+            | {"caller": Provide(_caller, sync_to_thread=False)},
+            guards=[self.gatekeeper.guard],
+            exception_handlers=EXCEPTION_HANDLERS,
+            request_class=ApiRequest,
+            openapi_config=openapi.config(__version__),
+            debug=False,
+            logging_config=None,
+        )
+
+
+def _always(service: Any) -> Callable[[], Any]:
+    return lambda: service
+
+
+def _caller(scope: dict[str, Any]) -> Principal:
+    principal: Principal = scope["state"]["principal"]
+    return principal
+
+
+def create() -> ASGIApp:
+    """The factory that each worker process calls."""
+    settings = read()
+    log.configure(level=settings.log_level)
+    server = Server(settings)
+    return Lifespan(server)
+
+
+class Lifespan:
+    """Answers the ASGI lifespan with the server's start and stop; passes everything else on."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await self._server.app(scope, receive, send)
+            return
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._server.start()
+                except Exception as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    raise
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._server.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+@asynccontextmanager
+async def running(server: Server, *, engines: bool) -> AsyncIterator[Server]:
+    """A started server, stopped at the end: for tests and tools."""
+    await server.start(engines=engines)
+    try:
+        yield server
+    finally:
+        await server.stop()

@@ -1,0 +1,38 @@
+"""Routes of the operations room."""
+
+from __future__ import annotations
+
+from molecule_ai import __version__
+from molecule_ai.kernel.http import FromQuery, Here, get
+from molecule_ai.server.auth.tiers import Tier
+from molecule_ai.server.settings import Settings
+
+from .schemas import BuildInfo, Health, Liveness, OrgIdentity
+from .service import NotReady, Operations
+
+
+@get("/health", Tier.NONE, errors=[NotReady], tags=["operations"])
+async def get_health(operations: Here[Operations], ready: FromQuery[bool] = False) -> Health:
+    """Tell whether the process serves; `?ready=1` also whether it should get traffic."""
+    return await operations.health(ready=ready)
+
+
+@get("/buildinfo", Tier.NONE, tags=["operations"])
+async def get_buildinfo(settings: Here[Settings]) -> BuildInfo:
+    """Tell which build is running."""
+    return BuildInfo(settings.git_sha, __version__)
+
+
+@get("/org/identity", Tier.NONE, tags=["operations"])
+async def get_org_identity(settings: Here[Settings]) -> OrgIdentity:
+    """Tell the organization's display name."""
+    return OrgIdentity(settings.molecule_org_name)
+
+
+@get("/admin/liveness", Tier.ADMIN, tags=["operations"])
+async def get_liveness(operations: Here[Operations]) -> Liveness:
+    """Show every engine of the answering process: last tick, restarts, last error."""
+    return operations.liveness()
+
+
+handlers = [get_health, get_buildinfo, get_org_identity, get_liveness]

