@@ -1,0 +1,1 @@
+"""Organizations as documents: an `org.yaml` becomes a tree of workspaces."""
