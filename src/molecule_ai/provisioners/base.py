@@ -15,6 +15,8 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
+from molecule_ai.kernel.archives import TAR_LIMITS, TarLimits
+
 MiB = 1024 * 1024
 
 
@@ -103,17 +105,6 @@ class FileEntry(Struct, frozen=True, kw_only=True):
     is_dir: bool
     mode: int
     modified_at: float
-
-
-class TarLimits(Struct, frozen=True, kw_only=True):
-    """What an archive may hold at most, counted while it is unpacked, whatever its headers say."""
-
-    max_entries: int = 10_000
-    max_bytes: int = 256 * MiB
-    max_path_chars: int = 512
-
-
-TAR_LIMITS = TarLimits()
 
 
 class ExecResult(Struct, frozen=True, kw_only=True):
