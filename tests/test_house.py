@@ -24,7 +24,7 @@ REGISTRIES = [
         ("repo1", "maven", "org"),
     )
 ]
-WORKPLACE = re.compile(r"(?<![\w./$])/work/")
+WORKPLACE = re.compile(r"(?<![\w./$])/wor[k]/")
 HOME = re.compile(r"(?<![\w./$])/(?:root|home/\w+|Users/\w+)/")
 
 

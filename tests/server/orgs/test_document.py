@@ -482,6 +482,15 @@ def test_an_include_cannot_leave_the_directory(tmp_path: Path, path: str) -> Non
     assert str(tmp_path) not in problem.message
 
 
+def test_the_document_itself_cannot_lie_outside(tmp_path: Path) -> None:
+    write(tmp_path, {"outside.yaml": "name: T\nworkspaces: [{name: A}]"})
+    root = tmp_path / "org"
+    root.mkdir()
+    (root / "org.yaml").symlink_to(tmp_path / "outside.yaml")
+
+    assert "leaves the directory" in directory_problem(root, {}).message
+
+
 def test_includes_in_a_circle_name_the_circle(tmp_path: Path) -> None:
     files = {
         "org.yaml": "name: T\nworkspaces: [!include teams/a.yaml]",

@@ -1,7 +1,8 @@
 """The single values of a role: its name, model, tier, mount and the like."""
 
 import re
-from pathlib import PurePosixPath
+
+from molecule_ai.kernel.paths import PathRejected, workspace_directory
 
 from .document import WorkspaceAccess
 from .environment import references
@@ -9,8 +10,6 @@ from .fields import Fields
 from .limits import MAX_CONCURRENT_TASKS, MAX_MODEL_CHARACTERS, MAX_NAME_CHARACTERS, MAX_ROLE_CHARACTERS
 
 MAX_IDLE_INTERVAL_SECONDS = 30 * 24 * 3600
-# Directories of the host that no agent may work in (contract 06 §0.3).
-HOST_DIRECTORIES = frozenset({"etc", "var", "proc", "sys", "dev", "boot", "sbin", "bin", "lib", "usr"})
 
 
 def read_name(fields: Fields, slug: str | None) -> str:
@@ -88,13 +87,12 @@ def read_usable_access(
 
 def check_workspace_dir(path: str) -> str | None:
     """Why the expanded path cannot be mounted into a workspace; None when it can."""
-    parts = PurePosixPath(path).parts
     if not path.startswith("/"):
         return "workspace_dir must be an absolute path"
-    if ".." in parts or "\0" in path:
-        return "workspace_dir must not contain '..'"
-    if len(parts) < 2 or parts[1] in HOST_DIRECTORIES:
-        return "workspace_dir must not be a system directory"
+    try:
+        workspace_directory(path)
+    except PathRejected:
+        return "workspace_dir must not contain '..' and not lie in a system directory"
     return None
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from molecule_ai.kernel.paths import PathRejected, inside
+
 from .limits import MAX_DOCUMENT_BYTES, MAX_PROMPT_BYTES, MAX_PROMPTS_BYTES
 
 
@@ -21,19 +23,18 @@ class OrgFiles:
         self._documents_left = MAX_DOCUMENT_BYTES
         self._prompts_left = MAX_PROMPTS_BYTES
 
-    def resolve(self, relative: str, base: Path | None = None) -> Path:
-        """The file that `relative` names from `base`, symlinks followed. Raises `UnsafePath`."""
-        if not relative.strip():
-            raise UnsafePath("the path is empty")
-        if "\0" in relative or relative.startswith(("/", "\\", "~")):
+    def resolve(self, relative: str, beside: Path | None = None) -> Path:
+        """The file that `relative` names, from the root or beside a file, its links followed.
+
+        Raises `UnsafePath`.
+        """
+        if not relative.strip() or relative.startswith("/"):
             raise UnsafePath(f"'{relative}' is not a relative path")
+        directory = self.name(beside.parent) if beside else "."
         try:
-            path = ((base or self.root) / relative).resolve()
-        except (OSError, RuntimeError) as error:  # a name too long, links in a circle
-            raise UnsafePath(f"'{relative[:80]}' cannot be followed") from error
-        if not path.is_relative_to(self.root):
-            raise UnsafePath(f"'{relative}' leaves the directory of the organization")
-        return path
+            return inside(self.root, f"{directory}/{relative}").resolve()
+        except PathRejected as error:
+            raise UnsafePath(f"'{relative[:80]}' leaves the directory of the organization") from error
 
     def name(self, path: Path) -> str:
         """How messages call a file: its path inside the directory, never the host's."""

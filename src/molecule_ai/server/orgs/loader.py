@@ -28,10 +28,8 @@ def load_directory(directory: Path, *, runtimes: frozenset[str] | None = None, s
     """
     files = OrgFiles(directory)
     for name in FILE_NAMES:
-        path = files.root / name
-        if path.is_file():
-            root = _Sources(files).open(path, Place(name))
-            return _read(root, files, runtimes, strict)
+        if (files.root / name).is_file():
+            return _read(_Sources(files).start(name), files, runtimes, strict)
     raise OrgNotFound(directory.name)
 
 
@@ -63,6 +61,14 @@ class _Sources:
         self._budget = Budget()
         self._open: list[Path] = []
 
+    def start(self, name: str) -> Value:
+        """The tree of the whole document."""
+        place = Place(name)
+        try:
+            return self.open(self._files.resolve(name), place)
+        except UnsafePath as error:
+            refuse(str(error), place, Kind.EXPANSION)
+
     def open(self, path: Path, place: Place) -> Value:
         """The tree of one file; `place` is where it was asked for."""
         try:
@@ -85,7 +91,7 @@ class _Sources:
         if not isinstance(node, yaml.ScalarNode):
             refuse("!include takes the path of one file", place, Kind.EXPANSION)
         try:
-            path = self._files.resolve(node.value, base=self._open[-1].parent)
+            path = self._files.resolve(node.value, beside=self._open[-1])
         except UnsafePath as error:
             refuse(f"!include: {error}", place, Kind.EXPANSION)
         if path in self._open:
