@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -15,8 +14,9 @@ from molecule_ai.host.postgres import EmbeddedPostgres
 from molecule_ai.host.serve import prepare
 from molecule_ai.kernel import migrations
 
+from .session import Session
+
 app = typer.Typer(help="Show and change the schema version.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager
@@ -40,38 +40,35 @@ def _database() -> Iterator[str]:
 
 
 @app.command()
-def status(as_json: Json = False) -> None:
+def status(context: typer.Context) -> None:
     """List the migrations and whether each is applied."""
     with _database() as dsn:
         rows = asyncio.run(migrations.status(dsn, migrations.load()))
-    if as_json:
-        typer.echo(json.dumps([{"name": m.name, "applied": done} for m, done in rows]))
-        return
-    for migration, done in rows:
-        typer.echo(f"{'applied' if done else 'missing':8} {migration.name}")
+    session: Session = context.obj
+    session.show(
+        [{"name": m.name, "applied": done} for m, done in rows],
+        "\n".join(f"{'applied' if done else 'missing':8} {migration.name}" for migration, done in rows),
+    )
 
 
 @app.command()
-def upgrade(as_json: Json = False) -> None:
+def upgrade(context: typer.Context) -> None:
     """Apply the missing migrations."""
     with _database() as dsn:
         names = asyncio.run(migrations.upgrade(dsn, migrations.load()))
-    _report("applied", names, as_json)
+    _report(context.obj, "applied", names)
 
 
 @app.command()
 def downgrade(
+    context: typer.Context,
     steps: Annotated[int, typer.Option(help="How many migrations to revert.", min=1)] = 1,
-    as_json: Json = False,
 ) -> None:
     """Revert the newest migrations."""
     with _database() as dsn:
         names = asyncio.run(migrations.downgrade(dsn, migrations.load(), steps))
-    _report("reverted", names, as_json)
+    _report(context.obj, "reverted", names)
 
 
-def _report(verb: str, names: list[str], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({verb: names}))
-    else:
-        typer.echo("\n".join(f"{verb} {name}" for name in names) or f"nothing {verb}")
+def _report(session: Session, verb: str, names: list[str]) -> None:
+    session.show({verb: names}, "\n".join(f"{verb} {name}" for name in names) or f"nothing {verb}")

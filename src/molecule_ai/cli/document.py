@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +15,12 @@ from molecule_ai.server.settings import Settings
 
 
 def openapi(
+    context: typer.Context,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
 ) -> None:
     """Print the OpenAPI document of the tenant server."""
     document = description.document(Server(Settings()).litestar)
-    if as_json:
-        import json
-
+    if context.obj.as_json:
         text = json.dumps(document, indent=2) + "\n"
     else:
         text = yaml.safe_dump(document, sort_keys=True, allow_unicode=True, width=100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +15,6 @@ app = typer.Typer(
     help="Run and steer an organization of AI agents.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
 )
 
 
@@ -26,11 +26,25 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
+    api_url: Annotated[str, typer.Option(help="Server to talk to; default: the one running here.")] = "",
+    token: Annotated[
+        str, typer.Option(help="Bearer; default: MOLECULE_API_KEY, or the local admin token.")
+    ] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="table, json or yaml.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --output json.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say each request.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Run and steer an organization of AI agents."""
+    """Run and steer an organization of AI agents. Options of this level may stand anywhere."""
+    from .session import settle
+
+    context.obj = settle(
+        api_url=api_url, token=token, output="json" if as_json else output, verbose=verbose, config=config
+    )
 
 
 Port = Annotated[int, typer.Option("--port", "-p", envvar="PORT", help="Listening port.")]
@@ -65,14 +79,50 @@ def agent() -> None:
 
 
 def _add_groups() -> None:
-    from . import database, document
+    from . import database, doctor, document, events, orgs, raw, tokens, workspaces
 
+    app.add_typer(workspaces.app, name="workspace")
+    app.add_typer(orgs.app, name="org")
+    app.add_typer(tokens.app, name="token")
+    app.add_typer(events.app, name="events")
     app.add_typer(database.app, name="db")
+    app.command("doctor")(doctor.doctor)
+    app.command("api")(raw.api)
     app.command("openapi")(document.openapi)
+
+
+_FLAGS = {"--json", "--verbose", "-v"}
+_OPTIONS = {"--api-url", "--token", "--output", "-o", "--config"}
+
+
+def hoist(arguments: list[str]) -> list[str]:
+    """Move the options of the first level to the front, wherever they stand before `--`."""
+    first, rest = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            rest += [argument, *waiting]
+        elif argument in _FLAGS or (argument.split("=", 1)[0] in _OPTIONS and "=" in argument):
+            first.append(argument)
+        elif argument in _OPTIONS:
+            first += [argument, *([value] if (value := next(waiting, None)) is not None else [])]
+        else:
+            rest.append(argument)
+    return first + rest
 
 
 def main() -> None:
     """Entry point. `molecule agent` loads nothing that the agent does not need."""
-    if sys.argv[1:2] != ["agent"]:
-        _add_groups()
-    app()
+    if sys.argv[1:] == ["agent"]:
+        agent()
+        return
+    import httpx
+
+    from .session import Refused, fail
+
+    _add_groups()
+    arguments = hoist(sys.argv[1:])
+    try:
+        app(arguments)
+    except (Refused, httpx.TransportError) as problem:
+        fail(problem)

@@ -84,7 +84,7 @@ class EmbeddedPostgres:
 
     def is_running(self) -> bool:
         return (
-            subprocess.run([_binary("pg_ctl"), "-D", self._data, "status"], **self._child()).returncode == 0
+            subprocess.run([program("pg_ctl"), "-D", self._data, "status"], **self._child()).returncode == 0
         )
 
     def watch(self) -> None:
@@ -118,7 +118,7 @@ class EmbeddedPostgres:
         owner = _database_user()
         for path in (self._data, self._sockets, self._log_file):
             os.chown(path, owner, owner)
-        for path in (self._data, self._sockets, _binary("postgres")):
+        for path in (self._data, self._sockets, program("postgres")):
             _let_through(path)
 
     def _configure(self) -> None:
@@ -133,7 +133,7 @@ class EmbeddedPostgres:
         # pg_ctl's server inherits these descriptors, so output goes to a file: a pipe would never close.
         with tempfile.TemporaryFile("w+") as output:
             result = subprocess.run(
-                [_binary(command), *arguments], **{**self._child(), "stdout": output, "stderr": output}
+                [program(command), *arguments], **{**self._child(), "stdout": output, "stderr": output}
             )
             if result.returncode:
                 output.seek(0)
@@ -161,7 +161,8 @@ def _library() -> Any:
     return utils
 
 
-def _binary(name: str) -> Path:
+def program(name: str) -> Path:
+    """The path of one of PostgreSQL's own programs."""
     library = _library()
     folder: Path = library.POSTGRES_VERSIONS[library.TARGET_POSTGRES_VERSION]
     return folder / name

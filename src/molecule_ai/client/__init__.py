@@ -1,0 +1,1 @@
+"""What programs need to talk to a Molecule server."""
