@@ -10,9 +10,9 @@ import typer
 from molecule_ai.host import serve as host
 from molecule_ai.host.lock import AlreadyRunning
 from molecule_ai.host.postgres import PostgresFailed
-from molecule_ai.host.tokens import admin_token
 from molecule_ai.kernel.migrations import ChangedMigration
 from molecule_ai.server.settings import BadSetting
+from molecule_ai.server.tokens.bootstrap import admin_token
 
 
 def serve(*, port: int, workers: int, home: str) -> None:

@@ -168,7 +168,7 @@ def create_key_file(path: Path) -> Keyring:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        _create_whole(path, f"1:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}\n".encode())
+        create_whole(path, f"1:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}\n".encode())
     return load_key_file(path)
 
 
@@ -184,7 +184,8 @@ def load_key_file(path: Path) -> Keyring:
     return Keyring.parse(text)
 
 
-def _create_whole(path: Path, content: bytes) -> None:
+def create_whole(path: Path, content: bytes) -> None:
+    """Make a file of mode 0600 with this content; one that exists stays as it is."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

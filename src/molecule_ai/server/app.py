@@ -8,7 +8,7 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.di import Provide
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Scope
 
 from molecule_ai import __version__
 from molecule_ai.kernel import log
@@ -26,6 +26,9 @@ from .events.service import Events
 from .operations import routes as operations_routes
 from .operations.service import Operations
 from .settings import Settings, read
+from .tokens import routes as tokens_routes
+from .tokens.bootstrap import bootstrap_token
+from .tokens.service import Tokens
 from .workspaces.tree import Tree
 
 
@@ -42,6 +45,7 @@ class Server:
         self.gatekeeper = Gatekeeper(self.db, settings)
         self.events = Events(self.db, self.clock)
         self.tree = Tree(self.db)
+        self.tokens = Tokens(self.db, self.events, self.ids)
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
         self.app: ASGIApp = self.litestar
@@ -49,6 +53,7 @@ class Server:
     async def start(self, *, engines: bool = True) -> None:
         """Connect; with `engines` also start what runs in the background."""
         await self.db.open()
+        self.gatekeeper.accept_bootstrap(bootstrap_token(self.settings))
         if engines:
             self.supervisor.run("notifications", self.notifications.run)
             self.supervisor.run("token-usage", self.gatekeeper.run)
@@ -62,16 +67,20 @@ class Server:
 
     def _litestar(self) -> Litestar:
         return Litestar(
-            route_handlers=[*operations_routes.handlers],
+            route_handlers=[*operations_routes.handlers, *tokens_routes.handlers],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
                 for name, service in {
                     "settings": self.settings,
                     "events": self.events,
                     "operations": self.operations,
+                    "tokens": self.tokens,
                 }.items()
             }
-            | {"caller": Provide(_caller, sync_to_thread=False)},
+            | {
+                "caller": Provide(_caller, sync_to_thread=False),
+                "address": Provide(_address, sync_to_thread=False),
+            },
             guards=[self.gatekeeper.guard],
             exception_handlers=EXCEPTION_HANDLERS,
             request_class=ApiRequest,
@@ -85,9 +94,15 @@ def _always(service: Any) -> Callable[[], Any]:
     return lambda: service
 
 
-def _caller(scope: dict[str, Any]) -> Principal:
+def _caller(scope: Scope) -> Principal:
     principal: Principal = scope["state"]["principal"]
     return principal
+
+
+def _address(scope: Scope) -> str:
+    """The client's address, as the edge resolved it."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def create() -> ASGIApp:

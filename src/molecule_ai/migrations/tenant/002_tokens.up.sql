@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS org_api_tokens (
     prefix       text NOT NULL,
     name         text,
     created_by   text,
+    -- The address it was minted from; with `created_by` the key of the mint limiter.
+    created_from text,
     org_id       uuid REFERENCES workspaces (id) ON DELETE SET NULL,
     created_at   timestamptz NOT NULL DEFAULT now(),
     last_used_at timestamptz,
@@ -30,4 +32,5 @@ CREATE TABLE IF NOT EXISTS org_api_tokens (
     revoked_by   text
 );
 CREATE INDEX IF NOT EXISTS org_api_tokens_live_idx ON org_api_tokens (created_at DESC) WHERE revoked_at IS NULL;
+CREATE INDEX IF NOT EXISTS org_api_tokens_minted_idx ON org_api_tokens (created_by, created_from, created_at);
 CREATE INDEX IF NOT EXISTS org_api_tokens_org_id_idx ON org_api_tokens (org_id) WHERE org_id IS NOT NULL;

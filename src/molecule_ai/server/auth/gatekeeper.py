@@ -47,16 +47,20 @@ def parse_uuid(text: str) -> UUID | None:
 class Gatekeeper:
     """Authenticates every request. Keeps no answer longer than the statement that gave it."""
 
-    def __init__(self, db: Database, settings: Settings, *, bootstrap_token: str = "") -> None:
+    def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
         self._settings = settings
         self._admin_tokens = [
             t.strip().encode() for t in (settings.admin_token, settings.admin_token_previous) if t.strip()
         ]
-        self._bootstrap_token = bootstrap_token.encode()
+        self._bootstrap_token = b""
         self._credentials: Coalescer[bytes, Credential] = Coalescer(self._load_credentials)
         self._bindings: Coalescer[UUID, Binding] = Coalescer(self._load_bindings)
         self._used: set[UUID] = set()
+
+    def accept_bootstrap(self, token: str) -> None:
+        """Take this token like the admin token; it does not count as a configured one."""
+        self._bootstrap_token = token.encode()
 
     @property
     def admin_token_set(self) -> bool:
@@ -106,6 +110,8 @@ class Gatekeeper:
         if found is None:
             return None
         self._used.add(found.id)
+        if found.rotates:
+            await self.flush()
         kind = Kind.ORG_KEY if found.workspace_id is None else Kind.WORKSPACE
         return Principal(
             kind=kind,

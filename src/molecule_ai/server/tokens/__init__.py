@@ -1,0 +1,1 @@
+"""Bearers: the tokens of workspaces, the keys of the organization, the operator's bootstrap token."""
