@@ -1,9 +1,8 @@
 """The parts of a role: schedules, channels, memories, approval rules, environment."""
 
 import re
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from molecule_ai.kernel.cron import InvalidCron, normalize
+from molecule_ai.kernel.cron import InvalidCron, normalize, zone_names
 
 from .document import ApprovalRule, Approver, Channel, EnvRequirement, Memory, MemoryScope, Position, Schedule
 from .environment import is_env_name
@@ -79,9 +78,7 @@ def _cron(fields: Fields) -> str | None:
 
 def _timezone(fields: Fields) -> str | None:
     name = (fields.text("timezone") or "UTC").strip()
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    if name not in zone_names():
         fields.leave_out(f"invalid timezone: {name}", "timezone")
         return None
     return name
