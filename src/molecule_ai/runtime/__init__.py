@@ -1,0 +1,1 @@
+"""The agent: one process that lives for one workspace and speaks A2A."""
