@@ -79,13 +79,14 @@ def agent() -> None:
 
 
 def _add_groups() -> None:
-    from . import database, doctor, document, events, orgs, raw, tokens, workspaces
+    from . import database, demo, doctor, document, events, orgs, raw, tokens, workspaces
 
     app.add_typer(workspaces.app, name="workspace")
     app.add_typer(orgs.app, name="org")
     app.add_typer(tokens.app, name="token")
     app.add_typer(events.app, name="events")
     app.add_typer(database.app, name="db")
+    app.command("demo")(demo.demo)
     app.command("doctor")(doctor.doctor)
     app.command("api")(raw.api)
     app.command("openapi")(document.openapi)
