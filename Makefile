@@ -104,6 +104,12 @@ test-parallel: setup
 test-serial: setup
 	@$(PYTEST) -q -m serial $(ARGS) $(T) || [ $$? -eq 5 ]
 
+# For the pre-commit hook.
+.PHONY: house
+house: setup
+	@$(PYTEST) -q tests/test_house.py
+	@scripts/openapi --check
+
 # What stands on SQL must hold on the oldest version that we support, too.
 .PHONY: test-postgres-15
 test-postgres-15: setup

@@ -1,11 +1,15 @@
 """What an org.yaml may say, and what its author hears when it is wrong."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from molecule_ai.server.orgs.document import Approver, EnvRequirement, MemoryScope, Org, WorkspaceAccess
+from molecule_ai.provisioners.base import WorkspaceAccess
+from molecule_ai.server.orgs.document import Approver, EnvRequirement, MemoryScope, Org
 from molecule_ai.server.orgs.limits import MAX_DOCUMENT_BYTES, MAX_WORKSPACES
 from molecule_ai.server.orgs.loader import load_directory, load_object, load_text
 from molecule_ai.server.orgs.problems import InvalidOrg, Kind, OrgNotFound, Problem
@@ -567,3 +571,33 @@ def test_inline_text_can_refer_to_no_files(tag: str) -> None:
 
 def test_external_names_the_setting_that_allows_it() -> None:
     assert "MOLECULE_EXTERNAL_REPO_ALLOWLIST" in only_problem("name: T\nworkspaces: [!external {}]").message
+
+
+# Whatever comes
+
+KEYS = [
+    *("name", "org_name", "workspaces", "roots", "children", "defaults", "role", "tier", "runtime", "model"),
+    *("schedules", "cron_expr", "timezone", "prompt", "channels", "config", "approvals", "action", "plugins"),
+    *("required_env", "any_of", "initial_memories", "content", "scope", "canvas", "x", "y", "secrets", "url"),
+    *("category_routing", "workspace_dir", "files_dir", "external", "spawning", "initial_prompt_file"),
+]
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(KEYS)
+)
+OBJECTS = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=30,
+)
+
+
+@given(OBJECTS, st.booleans())
+def test_any_object_is_an_organization_or_refused(template: object, strict: bool) -> None:
+    with suppress(InvalidOrg):
+        load_object(template, runtimes=RUNTIMES, strict=strict)
+
+
+@given(st.text(alphabet="name:workspc[]{}-!&*<|>#\"'\n\t %@,?", max_size=60))
+def test_any_text_is_an_organization_or_refused(text: str) -> None:
+    with suppress(InvalidOrg):
+        load_text(f"name: T\nworkspaces:\n  - name: A\n{text}")

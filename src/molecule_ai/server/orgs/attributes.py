@@ -3,8 +3,8 @@
 import re
 
 from molecule_ai.kernel.paths import PathRejected, workspace_directory
+from molecule_ai.provisioners.base import WorkspaceAccess
 
-from .document import WorkspaceAccess
 from .environment import references
 from .fields import Fields
 from .limits import MAX_CONCURRENT_TASKS, MAX_MODEL_CHARACTERS, MAX_NAME_CHARACTERS, MAX_ROLE_CHARACTERS

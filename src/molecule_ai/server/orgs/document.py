@@ -5,13 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
-
-class WorkspaceAccess(StrEnum):
-    """What a workspace may do with its `workspace_dir`."""
-
-    NONE = "none"
-    READ_ONLY = "read_only"
-    READ_WRITE = "read_write"
+from molecule_ai.provisioners.base import WorkspaceAccess
 
 
 class MemoryScope(StrEnum):

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from molecule_ai.provisioners.base import WorkspaceAccess
+
 from .attributes import (
     check_parent,
     comparable,
@@ -20,7 +22,7 @@ from .attributes import (
     read_usable_access,
     read_workspace_dir,
 )
-from .document import ApprovalRule, Memory, Workspace, WorkspaceAccess
+from .document import ApprovalRule, Memory, Workspace
 from .environment import parse_env
 from .fields import Fields
 from .files import OrgFiles, UnreadableFile, UnsafePath
