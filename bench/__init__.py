@@ -1,0 +1,1 @@
+"""Load scenarios: code that runs against any server, and the figures it gave."""
