@@ -32,7 +32,7 @@ from molecule_ai.runtime.wakeups import send_idle_prompts, send_initial_prompt
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 2.0  # what running tasks get; the whole shutdown stays under 5 s
+DRAIN_SECONDS = 1.5  # what running tasks get; the whole shutdown stays under 5 s
 CRASH_PAUSE_SECONDS = 1.0
 ENDINGS = (WorkspaceEnded, PlatformLost)
 
@@ -86,13 +86,7 @@ class Agent:
 
     def _server(self) -> AgentServer:
         return AgentServer(
-            self._settings,
-            self._credentials,
-            self._state,
-            card=self._card,
-            runtime=self._config.runtime,
-            name=self._name,
-            streaming=self._config.a2a.streaming,
+            self._settings, self._credentials, self._state, card=self._card, runtime=self._config.runtime
         )
 
     def _load_config(self) -> AgentConfig:
@@ -214,6 +208,7 @@ class Agent:
 
     async def _shut_down(self, server: AgentServer) -> None:
         """Save first, since a supervisor may not wait; then let short tasks end."""
+        log.info("stopping active_tasks=%d", self._state.active_tasks)
         path, workspace_id = self._settings.snapshot_path, self._settings.workspace_id
         save_snapshot(path, workspace_id, self._state)
         try:

@@ -37,5 +37,7 @@ def main() -> NoReturn:
         sys.exit(os.EX_CONFIG)
     level = logging.getLevelNamesMapping().get(settings.agent_log_level.upper(), logging.INFO)
     logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
+    # The SDK logs whole requests when it refuses them; what the caller needs is in the answer.
+    logging.getLogger("a2a").setLevel(logging.CRITICAL)
     one_arena()
     sys.exit(asyncio.run(run_agent(settings)))

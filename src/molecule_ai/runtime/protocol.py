@@ -12,10 +12,11 @@ from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
 from a2a.server.tasks.inmemory_task_store import InMemoryTaskStore
 from a2a.server.tasks.task_updater import TaskUpdater
-from a2a.types.a2a_pb2 import AgentCapabilities, AgentCard, Message, Task, TaskState
+from a2a.types.a2a_pb2 import AgentCard, Message, Task, TaskState
 from a2a.utils.constants import PROTOCOL_VERSION_0_3, PROTOCOL_VERSION_1_0, VERSION_HEADER
 from a2a.utils.errors import InternalError
 from aiohttp import web
+from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]  # ships no types
 from sse_starlette.event import ensure_bytes
 from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
@@ -34,10 +35,11 @@ REPLY_ARTIFACT = "reply"
 class A2AProtocol:
     """Answers JSON-RPC requests that aiohttp has received."""
 
-    def __init__(self, runner: TaskRunner, *, name: str, streaming: bool) -> None:
-        card = AgentCard(name=name, capabilities=AgentCapabilities(streaming=streaming))
+    def __init__(self, runner: TaskRunner, card: dict[str, Any]) -> None:
         self._handler = DefaultRequestHandlerV2(
-            agent_executor=WorkspaceExecutor(runner), task_store=RecentTasks(), agent_card=card
+            agent_executor=WorkspaceExecutor(runner),
+            task_store=RecentTasks(),
+            agent_card=ParseDict(card, AgentCard(), ignore_unknown_fields=True),
         )
         self._dispatcher = JsonRpcDispatcher(
             self._handler, context_builder=RawParams(), enable_v0_3_compat=True

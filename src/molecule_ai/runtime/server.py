@@ -20,6 +20,7 @@ RPC_PATHS = ("/", "/a2a")  # AGENTS.md and older peers name the second one
 MAX_BODY_BYTES = 2 * 1024 * 1024  # twice what the platform's proxy lets through
 NOT_CONFIGURED = {"code": -32603, "message": "agent not configured"}
 BACKLOG = 128
+CLOSE_SECONDS = 0.5  # what connections get at the end; aiohttp waits twice
 
 
 class AgentServer:
@@ -33,16 +34,12 @@ class AgentServer:
         *,
         card: Callable[[], dict[str, Any]],
         runtime: str,
-        name: str,
-        streaming: bool,
     ) -> None:
         self._settings = settings
         self._credentials = credentials
         self._state = state
         self._card = card
         self._runtime = runtime
-        self._name = name
-        self._streaming = streaming
         self._protocol: Any = None
         self._web: web.AppRunner | None = None
         self.task_runner: TaskRunner | None = None
@@ -58,7 +55,7 @@ class AgentServer:
             app.router.add_get(path, self._agent_card)
         app.router.add_get("/transcript", self._transcript)
         app.router.add_get("/health", self._health)
-        self._web = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
+        self._web = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS)
         await self._web.setup()
         await web.SockSite(self._web, listener).start()
 
@@ -78,9 +75,7 @@ class AgentServer:
             return _json(_not_configured(document, self.failure or "starting"))
         if self._protocol is None:
             module = await load_module(PROTOCOL_MODULE)
-            self._protocol = self._protocol or module.A2AProtocol(
-                self.task_runner, name=self._name, streaming=self._streaming
-            )
+            self._protocol = self._protocol or module.A2AProtocol(self.task_runner, self._card())
         response: web.StreamResponse = await self._protocol.answer(request, body, document)
         return response
 
