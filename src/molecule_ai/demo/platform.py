@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from molecule_ai.host.serve import free_port
-from molecule_ai.host.tokens import admin_token
+from molecule_ai.server.tokens.bootstrap import admin_token
 
 _START_SECONDS = 60
 _STOP_SECONDS = 30

@@ -1,0 +1,80 @@
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from molecule_ai.host.postgres import EmbeddedPostgres
+from tests.support import wait_for
+
+pytestmark = pytest.mark.serial
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home that PostgreSQL's own user can reach, with a space in its name."""
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    home = tmp_path / "a home"
+    home.mkdir()
+    return home
+
+
+@pytest.fixture
+def postgres(home: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(home)
+    yield server
+    server.stop()
+
+
+async def answer(dsn: str) -> int:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return int(await connection.fetchval("SELECT 1"))
+    finally:
+        await connection.close()
+
+
+async def test_it_starts_in_a_folder_with_a_space_and_nobody_else_can_reach_its_socket(
+    postgres: EmbeddedPostgres, home: Path
+) -> None:
+    assert await answer(postgres.start()) == 1
+    assert (home / "run").stat().st_mode & 0o077 == 0
+
+
+async def test_a_first_start_that_was_cut_short_is_made_anew(postgres: EmbeddedPostgres, home: Path) -> None:
+    (home / "postgres").mkdir()
+    (home / "postgres" / "PG_VERSION").write_text("18\n")
+    assert await answer(postgres.start()) == 1
+
+
+async def test_a_killed_server_is_started_again_with_its_data(postgres: EmbeddedPostgres, home: Path) -> None:
+    dsn = postgres.start()
+    postgres.watch()
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("CREATE TABLE kept (x int); INSERT INTO kept VALUES (7)")
+    await connection.close()
+    pid = int((home / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+    os.kill(pid, signal.SIGKILL)
+
+    async def data() -> bool:
+        try:
+            connection = await asyncpg.connect(dsn)
+        except (OSError, asyncpg.PostgresError):
+            return False
+        try:
+            return bool(await connection.fetchval("SELECT x FROM kept") == 7)
+        finally:
+            await connection.close()
+
+    await wait_for(data, timeout=30)
+
+
+async def test_a_second_start_finds_the_running_server(postgres: EmbeddedPostgres, home: Path) -> None:
+    first = postgres.start()
+    again = await asyncio.to_thread(EmbeddedPostgres(home).start)
+    assert first == again
+    assert await answer(again) == 1
