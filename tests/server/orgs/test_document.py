@@ -218,6 +218,8 @@ def test_approval_rules_of_the_defaults_come_before_the_own_ones() -> None:
 
     assert (first.action, first.approver, first.ttl_minutes) == ("delete*", Approver.USER, 10)
     assert (second.action, second.approver, second.ttl_minutes) == ("pay*", Approver.PARENT, 5)
+    assert second.covers("Pay the invoice")
+    assert not second.covers("Repay the invoice")
 
 
 def test_the_same_name_is_fine_under_different_parents() -> None:

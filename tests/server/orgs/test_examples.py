@@ -1,13 +1,12 @@
 """The organizations that we ship."""
 
-from pathlib import Path
-
 import pytest
 
+from molecule_ai.server.orgs.bundled import bundled_orgs
 from molecule_ai.server.orgs.document import Org
 from molecule_ai.server.orgs.loader import load_directory
 
-EXAMPLES = Path(__file__).parents[3] / "examples" / "orgs"
+EXAMPLES = bundled_orgs()
 
 
 def load(name: str) -> Org:

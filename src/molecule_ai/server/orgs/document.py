@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from msgspec import Struct, field
 
@@ -66,6 +67,10 @@ class ApprovalRule(Struct, frozen=True, kw_only=True):
     approver: Approver
     ttl_minutes: int
     reason: str
+
+    def covers(self, action: str) -> bool:
+        """Whether the rule is about this action."""
+        return fnmatchcase(action.strip().casefold(), self.action.casefold())
 
 
 class Position(Struct, frozen=True):
