@@ -25,10 +25,14 @@ from .auth.principal import Principal
 from .events.service import Events
 from .operations import routes as operations_routes
 from .operations.service import Operations
+from .registry import routes as registry_routes
+from .registry.beats import Beats
+from .registry.service import Registry
 from .settings import Settings, read
 from .tokens import routes as tokens_routes
 from .tokens.bootstrap import bootstrap_token
 from .tokens.service import Tokens
+from .workspaces.arrivals import Arrivals
 from .workspaces.tree import Tree
 
 
@@ -46,6 +50,21 @@ class Server:
         self.events = Events(self.db, self.clock)
         self.tree = Tree(self.db)
         self.tokens = Tokens(self.db, self.events, self.ids)
+        self.arrivals = Arrivals()
+        self.starts_agents = settings.backend != "none"
+        self.beats = Beats(self.db, self.events, self.arrivals, starts_agents=self.starts_agents)
+        self.registry = Registry(
+            self.db,
+            self.events,
+            self.tokens,
+            self.arrivals,
+            self.gatekeeper,
+            policy=settings.url_policy,
+            platform_url=(settings.external_platform_url or settings.agent_platform_url).rstrip("/"),
+            heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
+            starts_agents=self.starts_agents,
+            prefers_proxy=settings.saas,
+        )
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
         self.app: ASGIApp = self.litestar
@@ -67,7 +86,7 @@ class Server:
 
     def _litestar(self) -> Litestar:
         return Litestar(
-            route_handlers=[*operations_routes.handlers, *tokens_routes.handlers],
+            route_handlers=[*operations_routes.handlers, *tokens_routes.handlers, *registry_routes.handlers],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
                 for name, service in {
@@ -75,6 +94,8 @@ class Server:
                     "events": self.events,
                     "operations": self.operations,
                     "tokens": self.tokens,
+                    "registry": self.registry,
+                    "beats": self.beats,
                 }.items()
             }
             | {

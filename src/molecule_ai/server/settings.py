@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from molecule_ai.kernel import ssrf
+
 _PRODUCTION = frozenset({"production", "prod"})
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
@@ -160,6 +162,21 @@ class Settings(Struct, frozen=True, kw_only=True):
         return mode == "saas" if mode else bool(self.molecule_org_id.strip())
 
     @property
+    def url_policy(self) -> ssrf.UrlPolicy:
+        """Where agents may live (contract 02 §11.6)."""
+        return ssrf.UrlPolicy(
+            saas=self.saas,
+            dev=self.development,
+            allow_localhost_name=not (self.saas or self.production),
+            allow_cidrs=ssrf.parse_cidrs(self.agent_url_allow_cidrs),
+        )
+
+    @property
+    def backend(self) -> str:
+        """The provisioner in force (contract 02 §9.1)."""
+        return self.provisioner or ("control-plane" if self.molecule_org_id.strip() else "process")
+
+    @property
     def address(self) -> str:
         """The address to bind (contract 01 §1)."""
         return self.bind_addr or ("127.0.0.1" if self.development else "0.0.0.0")
@@ -223,6 +240,10 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
         settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as problem:
         raise BadSetting(str(problem)) from problem
+    try:
+        ssrf.parse_cidrs(settings.agent_url_allow_cidrs)
+    except ValueError as problem:
+        raise BadSetting(f"AGENT_URL_ALLOW_CIDRS: {problem}") from problem
     for name, allowed in {
         "provisioner": {"", "process", "docker", "kubernetes", "control-plane", "none"},
         "scheduler_busy_policy": {"queue", "skip"},

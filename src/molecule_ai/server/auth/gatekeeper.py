@@ -218,6 +218,9 @@ class Gatekeeper:
             and (not self._settings.strict or (registering and binding.in_registration_window))
         ):
             return ANONYMOUS
+        if binding is not None and binding.removed:
+            # The service answers 410, so that the agent ends itself instead of asking again.
+            return ANONYMOUS
         if binding is None and not self._settings.strict:
             # The service answers 404; the id of an absent workspace protects nothing.
             return ANONYMOUS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -60,3 +61,14 @@ class Events:
             return
         async with self._db.connection() as connection:
             await store.notify_frame(connection, text)
+
+    async def broadcast_many(
+        self, frames: Sequence[tuple[Event, UUID, dict[str, Any]]], *, tx: Connection
+    ) -> None:
+        """Send many small events that have no row of their own, in one statement."""
+        now = self._clock.now()
+        built = [
+            Frame(event=event, workspace_id=workspace_id, timestamp=now, payload=payload)
+            for event, workspace_id, payload in frames
+        ]
+        await store.notify_frames(tx, [_encoder.encode(frame).decode() for frame in built])

@@ -102,6 +102,19 @@ async def notify_frame(connection: Connection, frame: str) -> None:
     await connection.execute(NOTIFY_FRAME if len(frame.encode()) < 7900 else STORE_FRAME, frame)
 
 
+NOTIFY_FRAMES = "SELECT pg_notify('molecule_frames', frame) FROM unnest($1::text[]) AS frame"
+
+
+async def notify_frames(connection: Connection, frames: Sequence[str]) -> None:
+    """Send small broadcast-only frames to all processes."""
+    small = [frame for frame in frames if len(frame) < 1900]
+    if small:
+        await connection.execute(NOTIFY_FRAMES, small)
+    for frame in frames:
+        if len(frame) >= 1900:
+            await notify_frame(connection, frame)
+
+
 async def read_frame(connection: Connection, frame_id: int) -> str | None:
     text: str | None = await connection.fetchval(READ_FRAME, frame_id)
     return text

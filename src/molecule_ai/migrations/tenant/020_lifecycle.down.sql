@@ -1,0 +1,14 @@
+DROP TABLE IF EXISTS nodes;
+DROP INDEX IF EXISTS workspaces_files_idx;
+DROP INDEX IF EXISTS workspaces_node_idx;
+DROP INDEX IF EXISTS workspaces_status_changed_idx;
+ALTER TABLE IF EXISTS workspaces
+    DROP COLUMN IF EXISTS launched_at,
+    DROP COLUMN IF EXISTS online_since,
+    DROP COLUMN IF EXISTS restart_cause,
+    DROP COLUMN IF EXISTS restart_asked_at,
+    DROP COLUMN IF EXISTS restart_times,
+    DROP COLUMN IF EXISTS restart_context,
+    DROP COLUMN IF EXISTS launch_overwrite,
+    DROP COLUMN IF EXISTS reset_session,
+    DROP COLUMN IF EXISTS files_removed_at;

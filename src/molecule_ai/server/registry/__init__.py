@@ -1,0 +1,1 @@
+"""The protocol that agents speak: register, heartbeat, cards, and finding each other."""
