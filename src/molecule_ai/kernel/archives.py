@@ -24,7 +24,8 @@ HEADER_BYTES = 64 * 1024  # of one extended header, which the reader holds in me
 MAX_DEPTH = 64  # of directories when packing
 GZIP_MAGIC = b"\x1f\x8b"
 
-Excludes = Callable[[str, os.stat_result], bool]
+Excludes = Callable[[str, os.stat_result | None], bool]
+"""Whether a path is kept out, given what is there now."""
 
 
 class TarLimits(Struct, frozen=True, kw_only=True):
@@ -109,8 +110,8 @@ def _judge(
     try:
         present = tree.stat(target)
     except FileNotFoundError:
-        return
-    if stat.S_ISDIR(present.st_mode) != member.isdir():
+        present = None
+    if present and stat.S_ISDIR(present.st_mode) != member.isdir():
         raise ArchiveRejected(f"{clean} is a file on one side and a directory on the other")
     if excludes and excludes(target, present):
         raise ArchiveRejected(f"{clean} is protected")

@@ -46,6 +46,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     """Only under a control plane."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Secrets and what the environment hooks added. Reserved names in it are ignored."""
+    platform_env: Mapping[str, str] = field(default_factory=dict)
+    """What the platform itself sets beyond the fixed names, such as its LLM gateway. Wins over `env`."""
     config_files: Mapping[str, bytes] = field(default_factory=dict)
     """Content by path relative to the configs directory."""
     overwrite: bool = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from molecule_ai.kernel.errors import InvalidRequest, NotFound, NotPermitted, TooLarge
+
 
 class ProvisionError(Exception):
     """Base of everything a back end raises; `code` is the fail reason of contract 02 §9.2.
@@ -40,3 +42,36 @@ class Elsewhere(ProvisionError):
     def __init__(self, node: str) -> None:
         super().__init__(f"the agent runs on another node ({node})")
         self.node = node
+
+
+class FileMissing(NotFound):
+    """file not found"""
+
+    code = "file_not_found"
+
+
+class IsDirectory(InvalidRequest):
+    """path is a directory"""
+
+    code = "is_directory"
+
+
+class FileTooLarge(TooLarge):
+    """file too large"""
+
+    code = "file_too_large"
+
+
+class FileProtected(NotPermitted):
+    """this file belongs to the platform"""
+
+    code = "file_protected"
+
+
+class CommandNotFound(InvalidRequest):
+    """command not found"""
+
+    code = "command_not_found"
+
+    def __init__(self, command: str) -> None:
+        super().__init__(f"command not found: {command}")

@@ -1,0 +1,103 @@
+"""Finding the processes of this installation by the marks in their environment.
+
+The environment of a process is inherited by everything that it starts, through new sessions and after
+its own death, so that nothing an agent leaves behind goes unseen.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+from msgspec import Struct
+
+from .identity import HAS_PROC, Identity, boot_id, is_alive, stat_of
+
+HOME_MARK = "MOLECULE_HOME_ID"
+WORKSPACE_MARK = "WORKSPACE_ID"
+INSTANCE_MARK = "MOLECULE_INSTANCE_ID"
+OWNER_MARK = "MOLECULE_EXEC_OWNER"
+"""On a command that a server runs beside an agent: `pid:start time` of that server."""
+
+
+class Marked(Struct, frozen=True):
+    """A live process that belongs to a workspace of this installation."""
+
+    identity: Identity
+    group: int
+    workspace_id: UUID
+    instance_id: UUID
+    is_owned: bool
+    """Whether a live server waits for it."""
+
+    @property
+    def leads(self) -> bool:
+        return self.group == self.identity.pid
+
+
+def marked(home_id: str, workspace_id: UUID | None = None) -> list[Marked]:
+    """Every live process that carries the marks of this installation, or of one workspace in it."""
+    needle = f"{HOME_MARK}={home_id}".encode()
+    return [
+        found
+        for pid in _pids()
+        if needle in (environ := _environ(pid))
+        and (found := _read_marks(pid, environ, home_id)) is not None
+        and workspace_id in (None, found.workspace_id)
+    ]
+
+
+def age_seconds(identity: Identity) -> float:
+    """How long ago a live process started."""
+    if not HAS_PROC:
+        return max(0.0, time.time() - identity.started_at)
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - identity.started_at / os.sysconf("SC_CLK_TCK")
+
+
+def _read_marks(pid: int, environ: bytes, home_id: str) -> Marked | None:
+    values = dict(item.partition("=")[::2] for item in environ.decode(errors="replace").split("\0"))
+    stat = stat_of(pid)
+    if values.get(HOME_MARK) != home_id or stat is None or stat.is_zombie:
+        return None
+    try:
+        workspace_id, instance_id = UUID(values[WORKSPACE_MARK]), UUID(values[INSTANCE_MARK])
+    except (KeyError, ValueError):
+        return None
+    return Marked(
+        identity=Identity(pid, stat.started_at, boot_id()),
+        group=stat.group,
+        workspace_id=workspace_id,
+        instance_id=instance_id,
+        is_owned=_owner_lives(values.get(OWNER_MARK, "")),
+    )
+
+
+def _owner_lives(mark: str) -> bool:
+    pid, _, started_at = mark.partition(":")
+    try:
+        return is_alive(Identity(int(pid), float(started_at), boot_id()))
+    except ValueError:
+        return False
+
+
+def _pids() -> Iterator[int]:
+    if not HAS_PROC:
+        yield from psutil.pids()
+        return
+    yield from (int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _environ(pid: int) -> bytes:
+    """The environment that a process was started with; nothing of one that is not ours to read."""
+    if HAS_PROC:
+        with suppress(OSError):
+            return Path(f"/proc/{pid}/environ").read_bytes()
+        return b""
+    with suppress(psutil.Error, OSError):
+        return "\0".join(f"{name}={value}" for name, value in psutil.Process(pid).environ().items()).encode()
+    return b""
