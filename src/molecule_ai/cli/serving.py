@@ -40,13 +40,14 @@ def up(*, port: int, workers: int, home: str) -> None:
             "BIND_ADDR": address,
             "ADMIN_TOKEN": os.environ.get("ADMIN_TOKEN") or token,
             "MOLECULE_STRICT_AUTH": os.environ.get("MOLECULE_STRICT_AUTH") or "1",
-        }
+        },
+        with_agents=True,
     )
 
 
-def _run(overrides: dict[str, str]) -> None:
+def _run(overrides: dict[str, str], *, with_agents: bool = False) -> None:
     try:
-        host.run(host.prepare(overrides))
+        host.run(host.prepare(overrides), with_agents=with_agents)
     except (AlreadyRunning, BadSetting, ChangedMigration, PostgresFailed) as problem:
         typer.echo(f"Error: {problem}", err=True)
         raise typer.Exit(1) from problem

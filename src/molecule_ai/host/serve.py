@@ -33,8 +33,11 @@ def prepare(overrides: Mapping[str, str]) -> Settings:
     return settings
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises `AlreadyRunning`, `ChangedMigration`."""
+def run(settings: Settings, *, with_agents: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM. Raises `AlreadyRunning`, `ChangedMigration`.
+
+    `with_agents` also ends the local agents then; otherwise they live on and the next server adopts them.
+    """
     with ExitStack() as stack:
         if not settings.database_url:
             lock = HomeLock(settings.home)
@@ -44,6 +47,8 @@ def run(settings: Settings) -> None:
             stack.callback(postgres.stop)
             os.environ["DATABASE_URL"] = postgres.start()
             postgres.watch()
+        if with_agents:
+            stack.callback(_end_agents, settings)
         os.environ["PORT"] = str(settings.port)
         os.environ["WORKERS"] = str(settings.workers)
         os.environ[PARENT] = str(os.getpid())
@@ -80,3 +85,9 @@ def free_port(wanted: int, address: str) -> int:
 def _reachable(address: str) -> str:
     """The address under which this machine reaches what was bound to `address`."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)
+
+
+def _end_agents(settings: Settings) -> None:
+    from molecule_ai.provisioners.process import ProcessProvisioner  # the main process is lean without it
+
+    asyncio.run(ProcessProvisioner(settings.home, settings.agent_platform_url).end_all())

@@ -144,6 +144,10 @@ class ProcessProvisioner:
 
         await end(remains)
 
+    async def end_all(self, grace: float = 5) -> None:
+        """End every agent of this installation: the last act of a server that goes with its agents."""
+        await end(partial(scan.marked, self.home_id), None, grace)
+
     def files(self, workspace_id: UUID) -> LocalFiles:
         here = layout.layout_of(self.home, workspace_id)
         return LocalFiles(
