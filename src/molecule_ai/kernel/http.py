@@ -78,7 +78,7 @@ def decode(body: bytes) -> Any:
         body = _NUL.sub(rb"\1", body)
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         try:
             value, _ = json.JSONDecoder().raw_decode(body.decode().lstrip())
         except ValueError:

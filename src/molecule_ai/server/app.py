@@ -23,6 +23,9 @@ from . import openapi
 from .auth.gatekeeper import Gatekeeper
 from .auth.principal import Principal
 from .events.service import Events
+from .mailbox import routes as mailbox_routes
+from .mailbox.chain import Limits
+from .mailbox.service import Mailbox
 from .operations import routes as operations_routes
 from .operations.service import Operations
 from .registry import routes as registry_routes
@@ -32,6 +35,7 @@ from .settings import Settings, read
 from .tokens import routes as tokens_routes
 from .tokens.bootstrap import bootstrap_token
 from .tokens.service import Tokens
+from .traffic.service import Traffic
 from .workspaces.arrivals import Arrivals
 from .workspaces.tree import Tree
 
@@ -65,6 +69,8 @@ class Server:
             starts_agents=self.starts_agents,
             prefers_proxy=settings.saas,
         )
+        self.traffic = Traffic(self.db, self.events, self.ids, _limits(settings))
+        self.mailbox = Mailbox(self.db, self.events, self.traffic, self.clock, self.ids)
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
         self.app: ASGIApp = self.litestar
@@ -86,7 +92,12 @@ class Server:
 
     def _litestar(self) -> Litestar:
         return Litestar(
-            route_handlers=[*operations_routes.handlers, *tokens_routes.handlers, *registry_routes.handlers],
+            route_handlers=[
+                *operations_routes.handlers,
+                *tokens_routes.handlers,
+                *registry_routes.handlers,
+                *mailbox_routes.handlers,
+            ],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
                 for name, service in {
@@ -96,6 +107,7 @@ class Server:
                     "tokens": self.tokens,
                     "registry": self.registry,
                     "beats": self.beats,
+                    "mailbox": self.mailbox,
                 }.items()
             }
             | {
@@ -109,6 +121,16 @@ class Server:
             debug=False,
             logging_config=None,
         )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        depth=settings.chain_max_depth,
+        hops=settings.chain_max_hops,
+        visits=settings.chain_max_visits,
+        fan_out=settings.chain_max_fan_out,
+        pair_per_minute=settings.chain_pair_rate,
+    )
 
 
 def _always(service: Any) -> Callable[[], Any]:

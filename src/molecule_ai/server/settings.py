@@ -95,6 +95,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     a2a_idle_timeout_seconds: Annotated[
         int, Meta(description="Silence of a target after which a call is given up.")
     ] = 300
+    a2a_canvas_sync_budget: Annotated[
+        str, Meta(description="Longest wait of the canvas for an answer, like `90s`; empty: no limit.")
+    ] = ""
+    mailbox_max_concurrent: Annotated[int, Meta(description="Deliveries under way at once per process.")] = (
+        256
+    )
+    chain_max_depth: Annotated[int, Meta(description="How deep messages between agents may nest.")] = 16
+    chain_max_hops: Annotated[int, Meta(description="Messages between agents in one line of cause.")] = 32
+    chain_max_visits: Annotated[int, Meta(description="How often one line of cause may reach an agent.")] = 8
+    chain_max_fan_out: Annotated[int, Meta(description="Messages an agent may send for one task.")] = 64
+    chain_pair_rate: Annotated[int, Meta(description="Messages a minute from one agent to another.")] = 120
+    delegation_idempotency_window_seconds: Annotated[
+        int, Meta(description="How long after its end a delegation answers a repeat of its key.")
+    ] = 600
     scheduler_poll_seconds: Annotated[
         int, Meta(description="Longest pause between two looks at the schedules.")
     ] = 30
