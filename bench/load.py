@@ -1,4 +1,4 @@
-"""Load generators: `wrk` where it is installed, a closed loop of our own for what needs a body per request."""
+"""Load generators: `wrk` where it is installed, a closed loop of our own where each request has a body."""
 
 from __future__ import annotations
 
