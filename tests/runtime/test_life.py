@@ -131,11 +131,15 @@ async def test_the_next_agent_continues_the_transcript(start_agent, config_dir):
     assert [line["text"] for line in page["lines"]] == ["before", "before", "after", "after"]
 
 
-async def test_sigterm_ends_a_task_that_takes_too_long(start_agent, config_dir, wait_for, platform):
+async def test_sigterm_sends_new_work_away_and_ends_a_long_task(start_agent, config_dir, wait_for, platform):
     agent = await start_agent({"runtime": "command", "runtime_config": {"command": "sleep", "args": ["60"]}})
     task = asyncio.ensure_future(agent.say("never"))
     await wait_for(lambda: any(c["body"]["active_tasks"] == 1 for c in platform.of("/registry/heartbeat")))
     started = time.monotonic()
+    agent.process.terminate()
+    await wait_for(lambda: "stopping" in agent.log.read_text())
+    async with agent.session.post("/", json={"jsonrpc": "2.0", "id": 1, "method": "message/send"}) as reply:
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
     assert await agent.stop() == 0
     assert time.monotonic() - started < 5
     snapshot = json.loads((config_dir / ".agent_snapshot.json").read_text())

@@ -1,8 +1,13 @@
 """A set-up that fails stays up and says why."""
 
+from pathlib import Path
+
 import pytest
 
-ANTHROPIC = "langgraph"
+from molecule_ai.runtime.adapters import load_adapter
+from molecule_ai.runtime.adapters.base import AdapterContext
+from molecule_ai.runtime.config import parse_config
+from molecule_ai.runtime.preflight import NotConfigured, check
 
 
 @pytest.mark.parametrize(
@@ -10,17 +15,9 @@ ANTHROPIC = "langgraph"
     [
         (None, {}, "config.yaml cannot be read"),
         ("name: [", {}, "config.yaml is not valid YAML"),
-        ("- a list", {}, "config.yaml must be a mapping"),
         ({"a2a": {"port": "many"}}, {}, "a2a.port"),
-        ({"a2a": {"port": 70000}, "runtime": "echo"}, {}, "a2a.port must be between 1 and 65535"),
-        ({"runtime": "astrology"}, {}, "runtime 'astrology' has no adapter"),
         ({"runtime": "echo", "runtime_config": {"required_env": ["B_KEY", "A_KEY"]}}, {}, "A_KEY, B_KEY"),
-        ({"runtime": "command"}, {}, "runtime_config.command is not set"),
-        ({"runtime": "command", "runtime_config": {"command": "no-such-program"}}, {}, "no-such-program"),
-        ({"runtime": "codex"}, {"PATH": "/nonexistent"}, "command not found: codex"),
-        ({"runtime": "langgraph", "model": "sonnet"}, {}, "provider:model"),
         ({"runtime": "langgraph", "model": "anthropic:claude"}, {}, "langchain-anthropic"),
-        ({"runtime": "echo"}, {"ADAPTER_MODULE": "no.such.module"}, "no.such.module"),
     ],
 )
 async def test_the_reason_is_shown_everywhere(start_agent, platform, wait_for, said, config, env, reason):
@@ -47,3 +44,40 @@ async def test_it_sends_no_prompts_and_stops_cleanly(start_agent, platform, wait
     assert not platform.of("/a2a")
     assert not (config_dir / ".initial_prompt_done").exists()
     assert await agent.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "environ", "module", "reason"),
+    [
+        ({"runtime": "astrology"}, {}, "", "runtime 'astrology' has no adapter here; known: codex, command"),
+        ({"runtime": "echo"}, {}, "no.such.module", "no.such.module"),
+        ({"runtime": "echo", "a2a": {"port": 70000}}, {}, "", "a2a.port must be between 1 and 65535"),
+        ({"runtime": "echo", "runtime_config": {"auth_token_file": "t"}}, {}, "", "does not exist: t"),
+        ({"runtime": "command"}, {}, "", "runtime_config.command is not set"),
+        ({"runtime": "command", "runtime_config": {"command": "no-such-program"}}, {}, "", "no-such-program"),
+        ({"runtime": "command", "runtime_config": {"command": "sh -c '"}}, {}, "", "cannot be split"),
+        ({"runtime": "codex"}, {"PATH": "/nonexistent"}, "", "command not found: codex"),
+        ({"runtime": "langgraph", "model": "sonnet"}, {}, "", "provider:model"),
+    ],
+)
+async def test_every_reason_is_named(tmp_path: Path, config, environ, module, reason):
+    parsed = parse_config(config)
+    context = AdapterContext(
+        runtime=parsed.runtime,
+        config=parsed,
+        name="n",
+        role="r",
+        model=parsed.model,
+        tools=(),
+        config_dir=tmp_path,
+        workspace_dir=tmp_path,
+        environ=environ,
+    )
+
+    async def set_up() -> None:
+        check(parsed, tmp_path, environ)
+        await load_adapter(parsed.runtime, module).setup(context)
+
+    with pytest.raises(NotConfigured) as refusal:
+        await set_up()
+    assert reason in str(refusal.value)

@@ -10,6 +10,7 @@ from molecule_ai.runtime.delegations import Delegations
 from molecule_ai.runtime.origin import Origin, current_origin
 from molecule_ai.runtime.peers import Peers
 from molecule_ai.runtime.permissions import EVERYTHING, allowed_actions
+from molecule_ai.runtime.results import DelegationResults
 from molecule_ai.runtime.tools import ToolBox, Waits
 
 CHILD = "b2a1f0de-0000-4000-8000-000000000002"
@@ -21,7 +22,8 @@ async def tools(client):
     delegations = Delegations(client)
     polling = asyncio.ensure_future(delegations.run())
     waits = Waits(approval_seconds=5, approval_poll_seconds=0.2, retry_attempts=1, retry_seconds=0.05)
-    box = ToolBox(client, Peers(client, "parent-1"), delegations, waits, EVERYTHING)
+    results = DelegationResults(client, delegations)
+    box = ToolBox(client, Peers(client, "parent-1"), delegations, results, waits, EVERYTHING)
     yield {tool.name: tool for tool in box.tools()}
     polling.cancel()
 
@@ -201,7 +203,37 @@ def test_roles_decide_which_tools_there_are(roles, missing):
 
 async def test_a_role_without_delegation_sees_no_such_tool(client):
     allowed = allowed_actions(RbacConfig(roles=["no-delegation"]))
-    box = ToolBox(client, Peers(client, ""), Delegations(client), Waits(), allowed)
+    delegations = Delegations(client)
+    results = DelegationResults(client, delegations)
+    box = ToolBox(client, Peers(client, ""), delegations, results, Waits(), allowed)
     names = {tool.name for tool in box.tools()}
     assert "delegate_task" not in names
     assert "request_approval" in names
+
+
+async def test_results_nobody_waits_for_come_as_one_message_per_chain(client, platform, wait_for):
+    delegations = Delegations(client)
+    results = DelegationResults(client, delegations, poll_seconds=0.05, cool_down_seconds=0.05)
+    box = ToolBox(client, Peers(client, ""), delegations, results, Waits(), EVERYTHING)
+    tools = {tool.name: tool for tool in box.tools()}
+    platform.answers = {"a": "one", "b": "FAIL: two", "c": "three", "d": "asked for", "e": "NEVER"}
+    for target, chain in {"a": CHAIN, "b": CHAIN, "c": {"chain_id": "other"}, "d": CHAIN, "e": CHAIN}.items():
+        token = current_origin.set(Origin("m", chain))
+        started = json.loads(await tools["delegate_task_async"].call({"workspace_id": target, "task": "x"}))
+        current_origin.reset(token)
+        if target == "d":
+            await tools["check_task_status"].call({"task_id": started["task_id"]})
+    delivering = asyncio.ensure_future(results.run())
+    sent = await wait_for(lambda: platform.of("/a2a")[1:] and platform.of("/a2a"))
+    await asyncio.sleep(0.3)
+    delivering.cancel()
+
+    assert len(platform.of("/a2a")) == len(sent) == 2
+    first, second = (call["body"]["params"]["message"] for call in sent)
+    text = first["parts"][0]["text"]
+    assert text.startswith("Delegation results:\n")
+    assert "one" in text
+    assert "failed: FAIL: two" in text
+    assert first["metadata"]["molecule"] == CHAIN
+    assert second["metadata"]["molecule"] == {"chain_id": "other"}
+    assert "asked for" not in text

@@ -21,6 +21,7 @@ from molecule_ai.runtime.platform import Platform, PlatformRefused, PlatformUnre
 from molecule_ai.runtime.preflight import NotConfigured, check
 from molecule_ai.runtime.prompt import PromptBuilder
 from molecule_ai.runtime.redact import Redactor
+from molecule_ai.runtime.results import DelegationResults
 from molecule_ai.runtime.runner import TaskRunner
 from molecule_ai.runtime.server import AgentServer, open_listener, public_url
 from molecule_ai.runtime.settings import RuntimeSettings
@@ -48,6 +49,7 @@ class Agent:
         self._platform = Platform(settings, self._credentials)
         self._peers = Peers(self._platform, settings.parent_id)
         self._delegations = Delegations(self._platform)
+        self._results = DelegationResults(self._platform, self._delegations)
         self._failure: str | None = None
         self._config = self._load_config()
         self._name = settings.molecule_workspace_name or self._config.name
@@ -151,7 +153,7 @@ class Agent:
             retry_seconds=delegation.retry_delay if delay is None else delay,
         )
         allowed = allowed_actions(self._config.rbac)
-        return ToolBox(self._platform, self._peers, self._delegations, waits, allowed)
+        return ToolBox(self._platform, self._peers, self._delegations, self._results, waits, allowed)
 
     def _card(self) -> dict[str, Any]:
         return build_card(
@@ -182,6 +184,7 @@ class Agent:
         return [
             heartbeat.run,
             self._delegations.run,
+            self._results.run,
             lambda: watch_skills(self._config_dir, self._reload_skills),
         ]
 

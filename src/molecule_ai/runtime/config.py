@@ -42,8 +42,11 @@ class RbacConfig(Struct, kw_only=True):
     allowed_actions: dict[str, list[str]] = field(default_factory=dict)
 
 
-class ComplianceConfig(Struct, kw_only=True):
-    max_tool_calls_per_task: int = 50
+class ApprovalRule(Struct, kw_only=True):
+    """An action that a human has to agree to; the pattern is in the manner of file names."""
+
+    action: str
+    reason: str = ""
 
 
 class AgentConfig(Struct, kw_only=True):
@@ -69,7 +72,7 @@ class AgentConfig(Struct, kw_only=True):
     a2a: A2AConfig = field(default_factory=A2AConfig)
     delegation: DelegationConfig = field(default_factory=DelegationConfig)
     rbac: RbacConfig = field(default_factory=RbacConfig)
-    compliance: ComplianceConfig = field(default_factory=ComplianceConfig)
+    approvals: list[ApprovalRule] = field(default_factory=list)
 
     @property
     def effective_role(self) -> str:

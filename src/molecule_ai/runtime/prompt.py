@@ -23,6 +23,10 @@ Give independent parts to several members at once, each with the context that it
 Combine their answers into one reply of your own; do not paste them one after another.
 Say which members could not be reached and what is missing because of that."""
 
+APPROVALS = """\
+Call request_approval before an action that matches one of these patterns, with an action text that
+matches it too and with the exact arguments. Act only when the decision is "approved"."""
+
 DELEGATION_FAILURES = """\
 ## When a delegation fails
 
@@ -54,6 +58,7 @@ class PromptBuilder:
             *self._notes(),
             _titled("## Platform Rules", "\n\n".join(plugin_rules(self._config_dir, self._plugins_dir))),
             _titled("## Platform Guidelines", "\n\n".join(self._guidelines(peers))),
+            _titled("## Actions That Need Approval", self._approval_rules()),
             _titled("## Your Skills", "\n\n".join(_skill_text(skill) for skill in self.skills)),
             _titled("## Your Peers", "\n".join(_peer_line(peer) for peer in peers if peer.has_card)),
             DELEGATION_FAILURES if peers else "",
@@ -83,6 +88,13 @@ class PromptBuilder:
         fragments = plugin_fragments(self._config_dir, self._plugins_dir)
         leads = any(peer.relation == "child" for peer in peers)
         return [*fragments, COORDINATOR] if leads else fragments
+
+    def _approval_rules(self) -> str:
+        rules = self._config.approvals
+        if not rules:
+            return ""
+        lines = [f"- {rule.action}{f': {rule.reason}' if rule.reason else ''}" for rule in rules]
+        return "\n".join([APPROVALS, *lines])
 
     def _read(self, name: str) -> str:
         path = self._config_dir / name

@@ -13,6 +13,7 @@ from molecule_ai.runtime.delegations import Delegations
 from molecule_ai.runtime.origin import Origin, current_origin
 from molecule_ai.runtime.peers import Peers
 from molecule_ai.runtime.platform import Json, Platform, PlatformRefused, PlatformUnreachable, retrying
+from molecule_ai.runtime.results import DelegationResults
 
 FIRST_POLL_SECONDS = 0.2
 GROWTH = 1.5
@@ -99,12 +100,14 @@ class ToolBox:
         platform: Platform,
         peers: Peers,
         delegations: Delegations,
+        results: DelegationResults,
         waits: Waits,
         allowed: frozenset[str],
     ) -> None:
         self._platform = platform
         self._peers = peers
         self._delegations = delegations
+        self._results = results
         self._waits = waits
         self._allowed = allowed
 
@@ -185,13 +188,9 @@ class ToolBox:
 
     async def _delegate_task_async(self, arguments: DelegateTaskAsync) -> str:
         started = await self._start(arguments.workspace_id, arguments.task)
-        return _json(
-            {
-                "task_id": started.get("delegation_id", ""),
-                "status": "dispatched",
-                "target_id": arguments.workspace_id,
-            }
-        )
+        task_id = str(started.get("delegation_id", ""))
+        self._results.expect(task_id)
+        return _json({"task_id": task_id, "status": "dispatched", "target_id": arguments.workspace_id})
 
     async def _start(self, target_id: str, task: str) -> Json:
         key = _key("delegate", target_id, task)
@@ -209,7 +208,8 @@ class ToolBox:
         report = {"task_id": found.id, "status": found.status, "target_id": found.target_id}
         if found.error:
             report["error"] = found.error
-        if found.result and found.is_over:
+        if found.is_over:
+            self._results.forget(found.id)  # the model knows now
             report["result"] = found.result
         return _json(report)
 
