@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -31,19 +32,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A server-level DSN: `TEST_DATABASE_URL` if given, else an embedded PostgreSQL of this test process."""
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return
-    folder = tmp_path_factory.mktemp("pg", numbered=True)
-    folder.chmod(0o755)
-    server = get_server(folder / "data", cleanup_mode="delete")
-    server.psql("ALTER SYSTEM SET fsync = off")
-    server.psql("ALTER SYSTEM SET synchronous_commit = off")
-    server.psql("SELECT pg_reload_conf()")
-    yield server.get_uri()
-    server.cleanup()
+    # Not below pytest's own folder: every session that starts closes that one to other users, and the
+    # database may run as one of them.
+    with tempfile.TemporaryDirectory(prefix="molecule-pg-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        server = get_server(folder / "data", cleanup_mode="delete")
+        server.psql("ALTER SYSTEM SET fsync = off")
+        server.psql("ALTER SYSTEM SET synchronous_commit = off")
+        server.psql("SELECT pg_reload_conf()")
+        yield server.get_uri()
+        server.cleanup()
 
 
 def _named(dsn: str, database: str) -> str:

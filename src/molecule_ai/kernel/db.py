@@ -32,13 +32,14 @@ AWAY = (*LOST, OSError, asyncio.TimeoutError)
 _encoder = msgspec.json.Encoder()
 
 
-def _encode_json(value: Any) -> str:
+def encode_json(value: Any) -> str:
+    """JSON that PostgreSQL takes: without NUL characters."""
     return _encoder.encode(value).decode().replace("\\u0000", "")
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     await connection.set_type_codec(
-        "jsonb", encoder=_encode_json, decoder=msgspec.json.decode, schema="pg_catalog", format="text"
+        "jsonb", encoder=encode_json, decoder=msgspec.json.decode, schema="pg_catalog", format="text"
     )
 
 

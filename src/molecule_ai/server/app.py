@@ -20,6 +20,8 @@ from molecule_ai.kernel.notify import Notifications
 from molecule_ai.kernel.parent import end_with_parent
 
 from . import openapi
+from .activity import routes as activity_routes
+from .activity.service import Activity
 from .auth.gatekeeper import Gatekeeper
 from .auth.principal import Principal
 from .events.service import Events
@@ -53,6 +55,8 @@ class Server:
         self.gatekeeper = Gatekeeper(self.db, settings)
         self.events = Events(self.db, self.clock)
         self.tree = Tree(self.db)
+        self.base_url = (settings.external_platform_url or settings.agent_platform_url).rstrip("/")
+        self.activity = Activity(self.db, self.events, self.clock, self.ids, base_url=self.base_url)
         self.tokens = Tokens(self.db, self.events, self.ids)
         self.arrivals = Arrivals()
         self.starts_agents = settings.backend != "none"
@@ -64,7 +68,7 @@ class Server:
             self.arrivals,
             self.gatekeeper,
             policy=settings.url_policy,
-            platform_url=(settings.external_platform_url or settings.agent_platform_url).rstrip("/"),
+            platform_url=self.base_url,
             heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
             starts_agents=self.starts_agents,
             prefers_proxy=settings.saas,
@@ -97,6 +101,7 @@ class Server:
                 *tokens_routes.handlers,
                 *registry_routes.handlers,
                 *mailbox_routes.handlers,
+                *activity_routes.handlers,
             ],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
@@ -105,6 +110,7 @@ class Server:
                     "events": self.events,
                     "operations": self.operations,
                     "tokens": self.tokens,
+                    "activity": self.activity,
                     "registry": self.registry,
                     "beats": self.beats,
                     "mailbox": self.mailbox,

@@ -16,6 +16,7 @@ from .catalogue import Event
 from .schemas import Frame
 
 _encoder = msgspec.json.Encoder()
+MAX_NOTIFICATION = 7900  # bytes; PostgreSQL takes 7,999
 
 
 class Events:
@@ -54,21 +55,58 @@ class Events:
         tx: Connection | None = None,
     ) -> None:
         """Send an event that has no row of its own to the clients of all processes."""
-        frame = Frame(event=event, workspace_id=workspace_id, timestamp=self._clock.now(), payload=payload)
-        text = _encoder.encode(frame).decode()
-        if tx is not None:
-            await store.notify_frame(tx, text)
-            return
-        async with self._db.connection() as connection:
-            await store.notify_frame(connection, text)
+        await self.send(
+            Frame(event=event, workspace_id=workspace_id, timestamp=self._clock.now(), payload=payload), tx=tx
+        )
 
     async def broadcast_many(
         self, frames: Sequence[tuple[Event, UUID, dict[str, Any]]], *, tx: Connection
     ) -> None:
-        """Send many small events that have no row of their own, in one statement."""
+        """Send many such events of this instant."""
         now = self._clock.now()
         built = [
             Frame(event=event, workspace_id=workspace_id, timestamp=now, payload=payload)
             for event, workspace_id, payload in frames
         ]
-        await store.notify_frames(tx, [_encoder.encode(frame).decode() for frame in built])
+        await self.send(*built, tx=tx)
+
+    async def send(self, *frames: Frame, tx: Connection | None = None) -> None:
+        """Send many such events at once: they travel together, as few notifications as fit them.
+
+        With `tx` they leave when it commits.
+        """
+        if not frames:
+            return
+        if tx is not None:
+            await _notify(tx, frames)
+            return
+        async with self._db.connection() as connection:
+            await _notify(connection, frames)
+
+
+async def _notify(connection: Connection, frames: Sequence[Frame]) -> None:
+    small, large = pack([_encoder.encode(frame).decode() for frame in frames])
+    if small:
+        await store.notify_frames(connection, small)
+    for text in large:
+        await store.store_frame(connection, text)
+
+
+def pack(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Join frames into JSON arrays that a notification can carry; and those too large for any."""
+    arrays, large = [], []
+    group: list[str] = []
+    size = 2
+    for text in texts:
+        length = len(text.encode()) + 1
+        if length > MAX_NOTIFICATION - 2:
+            large.append(text)
+            continue
+        if size + length > MAX_NOTIFICATION:
+            arrays.append(f"[{','.join(group)}]")
+            group, size = [], 2
+        group.append(text)
+        size += length
+    if group:
+        arrays.append(f"[{','.join(group)}]")
+    return arrays, large

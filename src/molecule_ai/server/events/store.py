@@ -90,29 +90,21 @@ async def latest(connection: Connection) -> int:
     return int(await connection.fetchval(LATEST))
 
 
-NOTIFY_FRAME = "SELECT pg_notify('molecule_frames', $1)"
+NOTIFY_FRAMES = "SELECT pg_notify('molecule_frames', payload) FROM unnest($1::text[]) payload"
 STORE_FRAME = """
     WITH row AS (INSERT INTO event_frames (frame) VALUES ($1) RETURNING id)
     SELECT pg_notify('molecule_frames', '#' || id::text) FROM row"""
 READ_FRAME = "SELECT frame FROM event_frames WHERE id = $1"
 
 
-async def notify_frame(connection: Connection, frame: str) -> None:
-    """Send a broadcast-only frame to all processes; a large one travels through `event_frames`."""
-    await connection.execute(NOTIFY_FRAME if len(frame.encode()) < 7900 else STORE_FRAME, frame)
+async def notify_frames(connection: Connection, payloads: Sequence[str]) -> None:
+    """Send JSON arrays of broadcast-only frames to all processes."""
+    await connection.execute(NOTIFY_FRAMES, payloads)
 
 
-NOTIFY_FRAMES = "SELECT pg_notify('molecule_frames', frame) FROM unnest($1::text[]) AS frame"
-
-
-async def notify_frames(connection: Connection, frames: Sequence[str]) -> None:
-    """Send small broadcast-only frames to all processes."""
-    small = [frame for frame in frames if len(frame) < 1900]
-    if small:
-        await connection.execute(NOTIFY_FRAMES, small)
-    for frame in frames:
-        if len(frame) >= 1900:
-            await notify_frame(connection, frame)
+async def store_frame(connection: Connection, frame: str) -> None:
+    """Send one frame that is too large for a notification: it waits in `event_frames`."""
+    await connection.execute(STORE_FRAME, frame)
 
 
 async def read_frame(connection: Connection, frame_id: int) -> str | None:
