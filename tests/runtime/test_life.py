@@ -177,6 +177,12 @@ async def test_an_orphan_ends_itself(start_agent, free_port):
     assert "no platform for 1 seconds" in agent.log.read_text()
 
 
+async def test_an_agent_whose_token_is_gone_for_good_ends_itself(platform, start_agent):
+    platform.tokens = {"another-token"}
+    agent = await start_agent(ECHO, AGENT_ORPHAN_TIMEOUT="1")
+    assert await asyncio.wait_for(agent.process.wait(), 15) == 0
+
+
 async def test_it_registers_when_the_platform_comes_up_later(platform, start_agent, wait_for):
     port = int(platform.url.rsplit(":", 1)[1])
     await platform.stop()

@@ -152,6 +152,11 @@ async def test_peers_come_with_their_relation(client, platform):
     assert found[0].skills == ("Fly",)
 
 
+async def test_a_long_answer_arrives_whole(client, platform):
+    platform.peers = [{"id": str(n), "name": "n" * 1000, "parent_id": None} for n in range(2000)]
+    assert len(await client.peers()) == 2000
+
+
 async def test_workspace_info_shows_only_what_is_ours(tools, client):
     info = json.loads(await tools["get_workspace_info"].call({}))
     assert info == {"id": client.workspace_id, "name": "Self", "tier": 2}

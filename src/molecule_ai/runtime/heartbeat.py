@@ -59,10 +59,14 @@ class Heartbeat:
 
     async def run(self) -> None:
         """Raise WorkspaceEnded or PlatformLost when it is time to go."""
-        await self._register()
         while True:
+            await self._register()
             await self._beat_until_told()
-            await self._pause(self._interval * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
+            await self._pause(self._next_pause())
+
+    def _next_pause(self) -> float:
+        pause = self._interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (no secret)
+        return min(pause, self._orphan_seconds) if self._orphan_seconds else pause
 
     async def _register(self) -> None:
         delay = FIRST_RETRY_SECONDS
@@ -72,7 +76,7 @@ class Heartbeat:
             except (PlatformRefused, PlatformUnreachable) as error:
                 log.warning("register_failed error=%s", error)
                 if self._note_failure(error):
-                    return  # a refusal that a retry cannot mend; the beats still show that we live
+                    return  # a refusal that a quick retry cannot mend; the beats still show that we live
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, INTERVAL_SECONDS)
             else:
@@ -130,13 +134,13 @@ class Heartbeat:
             raise WorkspaceEnded(f"workspace is {status}")
 
     def _note_failure(self, error: PlatformRefused | PlatformUnreachable) -> bool:
-        """Say whether the failure is an answer that a retry cannot change."""
+        """Say whether the failure is an answer that a quick retry cannot change."""
+        refused = isinstance(error, PlatformRefused) and not error.is_transient
         if isinstance(error, PlatformRefused):
             if error.status == 410 or error.body.get("status") in ENDED:
                 raise WorkspaceEnded(f"the platform answered {error.status}: {error}")
-            if not error.is_transient:
+            if refused and error.status != 401:  # the token of a removed workspace is only ever refused
                 self._last_contact = time.monotonic()
-                return True
         if self._orphan_seconds and time.monotonic() - self._last_contact >= self._orphan_seconds:
             raise PlatformLost(f"no platform for {self._orphan_seconds:g} seconds")
-        return False
+        return refused

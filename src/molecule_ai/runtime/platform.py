@@ -19,6 +19,7 @@ CALL_SECONDS = 10.0
 PUSH_SECONDS = 3.0  # contract 02 §15: task pushes and instructions
 MESSAGE_SECONDS = 600.0  # contract 02 §14: an initial prompt may take this long
 MAX_REPLY_BYTES = 16 * 1024 * 1024
+CHUNK_BYTES = 64 * 1024
 MAX_CONNECTIONS = 16
 
 
@@ -199,8 +200,7 @@ class Platform:
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
             ) as response:
-                content = await response.content.read(MAX_REPLY_BYTES)
-                reply = _decode(content)
+                reply = _decode(await _body(response))
                 if response.status >= 300:
                     raise PlatformRefused(response.status, reply)
                 return reply
@@ -239,6 +239,15 @@ async def retrying(call: Any, *, attempts: int, delay: float) -> Any:
 def _with_chain(body: Json) -> Json:
     metadata = chain_metadata()
     return {**body, "metadata": metadata} if metadata else body
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    content = bytearray()
+    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        content += chunk
+        if len(content) > MAX_REPLY_BYTES:
+            raise aiohttp.ClientPayloadError(f"reply exceeds {MAX_REPLY_BYTES} bytes")
+    return bytes(content)
 
 
 def _decode(content: bytes) -> Any:

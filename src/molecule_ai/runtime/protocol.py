@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Any
 
+import msgspec
 from a2a.helpers.proto_helpers import new_task_from_user_message, new_text_message, new_text_part
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.context import ServerCallContext
@@ -54,8 +55,8 @@ class A2AProtocol:
         response = await self._dispatcher.handle_requests(_starlette_request(request, body, document))
         if isinstance(response, EventSourceResponse):
             return await _stream(request, response)
-        headers = {name: value for name, value in response.headers.items() if name != "content-length"}
-        return web.Response(body=bytes(response.body), status=response.status_code, headers=headers)
+        reply = msgspec.json.encode(_with_whole_numbers(msgspec.json.decode(response.body)))
+        return web.Response(body=reply, status=response.status_code, content_type="application/json")
 
 
 class RecentTasks(InMemoryTaskStore):
@@ -136,6 +137,18 @@ class WorkspaceExecutor(AgentExecutor):
         # The whole reply replaces its pieces: words before a tool call are not part of it.
         await updater.add_artifact([new_text_part(outcome.text)], REPLY_ARTIFACT, last_chunk=True)
         await updater.update_status(TaskState.TASK_STATE_COMPLETED, metadata=outcome.metadata())
+
+
+def _with_whole_numbers(value: Any, *, in_metadata: bool = False) -> Any:
+    """Write counts in metadata as `812` again: protobuf knows only floats, and `812.0` is no integer."""
+    if isinstance(value, dict):
+        return {
+            key: _with_whole_numbers(item, in_metadata=in_metadata or key == "metadata")
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_with_whole_numbers(item, in_metadata=in_metadata) for item in value]
+    return int(value) if in_metadata and isinstance(value, float) and value.is_integer() else value
 
 
 async def _ignore(event: AgentEvent) -> None:

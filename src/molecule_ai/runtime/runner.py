@@ -15,6 +15,7 @@ from molecule_ai.runtime.state import AgentState
 log = logging.getLogger(__name__)
 
 REMEMBERED_MESSAGES = 500
+REMEMBERED_CHARACTERS = 4_000_000
 
 Listener = Callable[[AgentEvent], Awaitable[None]]
 
@@ -46,14 +47,23 @@ class TaskRunner:
             future.exception()  # nobody may be waiting for it
             raise
         future.set_result(outcome)
+        self._forget_oldest()
         return outcome
 
     def _remember(self, message_id: str) -> asyncio.Future[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._outcomes[message_id] = future
-        while len(self._outcomes) > REMEMBERED_MESSAGES:
-            self._outcomes.popitem(last=False)
         return future
+
+    def _forget_oldest(self) -> None:
+        """Keep what is likely to come again; a run that goes on is never forgotten."""
+        ended = {key: len(future.result().text) for key, future in self._outcomes.items() if future.done()}
+        characters = sum(ended.values())
+        for key, length in ended.items():
+            if len(self._outcomes) <= REMEMBERED_MESSAGES and characters <= REMEMBERED_CHARACTERS:
+                return
+            del self._outcomes[key]
+            characters -= length
 
     async def _work(self, message: Incoming, listen: Listener) -> Outcome:
         token = current_origin.set(Origin(message.message_id or message.task_id, message.molecule))

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 MAX_TASK_TEXT = 256
 TRANSCRIPT_LINES = 200  # contract 02 §14
+MAX_LINE_TEXT = 8000
 PENDING_PUSHES = 4  # a burst of short tasks is told as its latest few changes
 
 
@@ -81,7 +82,7 @@ class AgentState:
     def say(self, role: str, text: str) -> None:
         """Add a line to the transcript."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._transcript.append(Line(self._next_line, at, role, self._redact(text)))
+        self._transcript.append(Line(self._next_line, at, role, self._redact(text)[:MAX_LINE_TEXT]))
         self._next_line += 1
 
     def transcript(self, since: int, limit: int) -> tuple[list[Line], int, bool]:
