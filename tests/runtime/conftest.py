@@ -282,6 +282,25 @@ def _said() -> Callable[..., dict[str, Any]]:
     return said
 
 
+@pytest.fixture(scope="module")
+async def parrot(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple[StandInPlatform, AgentProcess]]:
+    """A platform and an echo agent for tests that only look, or only add."""
+    platform = StandInPlatform()
+    await platform.start()
+    config_dir = tmp_path_factory.mktemp("parrot") / "configs"
+    config_dir.mkdir()
+    config = {"name": "Parrot", "role": "repeats things", "description": "A test bird", "runtime": "echo"}
+    env = {"MOLECULE_ORG_ID": "org-1", "MOLECULE_INSTANCE_ID": "i-7", "STRIPE_API_KEY": "canary-value-9876"}
+    async with _agent(
+        platform.url, config_dir, {**config, "tools": ["search"]}, env, str(uuid.uuid4())
+    ) as agent:
+        await _wait_for(lambda: platform.of("/registry/heartbeat"), START_SECONDS)
+        yield platform, agent
+    await platform.stop()
+
+
 StartAgent = Callable[..., Awaitable[AgentProcess]]
 
 

@@ -11,9 +11,8 @@ import aiohttp
 ECHO = {"name": "Parrot", "role": "repeats things", "description": "A test bird", "runtime": "echo"}
 
 
-async def test_it_registers_and_answers(platform, start_agent, wait_for):
-    agent = await start_agent(ECHO)
-
+async def test_it_registers_and_answers(parrot, wait_for):
+    platform, agent = parrot
     [registration] = platform.of("/registry/register")
     assert registration["body"]["id"] == agent.workspace_id
     assert registration["body"]["url"] == agent.url
@@ -28,8 +27,8 @@ async def test_it_registers_and_answers(platform, start_agent, wait_for):
     assert set(beat["runtime_metadata"]["capabilities"].values()) == {False}
 
 
-async def test_every_call_carries_token_and_workspace(platform, start_agent, wait_for):
-    agent = await start_agent(ECHO, MOLECULE_ORG_ID="org-1")
+async def test_every_call_carries_token_and_workspace(parrot, wait_for):
+    platform, agent = parrot
     await agent.say("x")
     await wait_for(lambda: platform.of("/peers"))
     for call in platform.calls:
@@ -50,9 +49,9 @@ async def test_task_start_and_end_are_pushed(platform, start_agent, wait_for):
     assert platform.of("/registry/heartbeat")[1]["body"]["current_task"] == "count to three"
 
 
-async def test_agents_md_describes_the_workspace(start_agent, config_dir):
-    agent = await start_agent({**ECHO, "tools": ["search"]})
-    text = (config_dir.parent / "workspace" / "AGENTS.md").read_text()
+async def test_agents_md_describes_the_workspace(parrot):
+    _, agent = parrot
+    text = (agent.log.parent / "workspace" / "AGENTS.md").read_text()
     assert text.startswith("# Parrot\n\n**Role:** repeats things\n")
     assert agent.url in text
     assert "- search" in text
@@ -98,8 +97,8 @@ async def test_transcript_is_for_the_owner_and_pages(start_agent):
     assert (page["runtime"], page["supported"], page["cursor"], page["more"]) == ("echo", True, 3, True)
 
 
-async def test_health_says_who_it_is(start_agent):
-    agent = await start_agent(ECHO, MOLECULE_INSTANCE_ID="i-7")
+async def test_health_says_who_it_is(parrot):
+    _, agent = parrot
     status, health = await agent.get("/health")
     assert status == 200
     assert health["workspace_id"] == agent.workspace_id

@@ -19,8 +19,6 @@ from a2a.types.a2a_pb2 import (
 )
 from a2a.utils.errors import TaskNotFoundError
 
-ECHO = {"name": "Parrot", "runtime": "echo"}
-
 
 async def _connected(agent, version: str, *, streaming: bool, http: httpx.AsyncClient):
     card: AgentCard = await A2ACardResolver(http, agent.url).get_agent_card()
@@ -42,8 +40,8 @@ def _request(text: str, **configuration) -> SendMessageRequest:
     return SendMessageRequest(message=message, configuration=SendMessageConfiguration(**configuration))
 
 
-async def test_both_versions_get_a_message_a_stream_and_a_task(start_agent, http):
-    agent = await start_agent(ECHO)
+async def test_both_versions_get_a_message_a_stream_and_a_task(parrot, http):
+    _, agent = parrot
     for version in ("1.0", "0.3"):
         waiting = await _connected(agent, version, streaming=False, http=http)
         [reply] = [event async for event in waiting.send_message(_request(f"hello {version}"))]
@@ -80,8 +78,8 @@ def _beats(platform) -> list[int]:
     return [call["body"]["active_tasks"] for call in platform.of("/registry/heartbeat")]
 
 
-async def test_the_card_is_served_at_both_well_known_paths(start_agent):
-    agent = await start_agent(ECHO)
+async def test_the_card_is_served_at_both_well_known_paths(parrot):
+    _, agent = parrot
     _, new = await agent.get("/.well-known/agent-card.json")
     _, old = await agent.get("/.well-known/agent.json")
     assert new == old
@@ -89,8 +87,8 @@ async def test_the_card_is_served_at_both_well_known_paths(start_agent):
     assert (new["url"], new["preferredTransport"], new["protocolVersion"]) == (agent.url, "JSONRPC", "0.3.0")
 
 
-async def test_versions_are_told_apart_without_the_header(start_agent, said):
-    agent = await start_agent(ECHO)
+async def test_versions_are_told_apart_without_the_header(parrot, said):
+    _, agent = parrot
     old = await agent.rpc("message/send", {"message": said("old")})
     assert (old["id"], old["result"]["kind"], old["result"]["role"]) == ("7", "message", "agent")
     assert old["result"]["parts"] == [{"kind": "text", "text": "old"}]
@@ -107,8 +105,8 @@ NONSENSE = {
 }
 
 
-async def test_nonsense_gets_a_json_rpc_error(start_agent):
-    agent = await start_agent(ECHO)
+async def test_nonsense_gets_a_json_rpc_error(parrot):
+    _, agent = parrot
     for body, code in NONSENSE.items():
         async with agent.session.post("/", data=body) as response:
             assert response.status == 200
@@ -136,8 +134,8 @@ async def test_a_failed_task_is_an_error_and_may_be_tried_again(start_agent, pla
     assert await agent.say("try", messageId="m-1") == "try"
 
 
-async def test_history_and_metadata_do_not_disturb(start_agent, said):
-    agent = await start_agent(ECHO)
+async def test_history_and_metadata_do_not_disturb(parrot, said):
+    _, agent = parrot
     params = {
         "message": {"role": "user", "messageId": "m", "parts": [{"type": "text", "text": "typed"}]},
         "metadata": {"history": [{"role": "user", "parts": [{"kind": "text", "text": "before"}]}]},
