@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from litestar import Litestar
@@ -24,6 +25,9 @@ from .activity import routes as activity_routes
 from .activity.service import Activity
 from .auth.gatekeeper import Gatekeeper
 from .auth.principal import Principal
+from .delegations import routes as delegations_routes
+from .delegations.engine import DelegationSweeper
+from .delegations.service import Delegations
 from .events.service import Events
 from .mailbox import routes as mailbox_routes
 from .mailbox.chain import Limits
@@ -75,6 +79,14 @@ class Server:
         )
         self.traffic = Traffic(self.db, self.events, self.ids, _limits(settings))
         self.mailbox = Mailbox(self.db, self.events, self.traffic, self.clock, self.ids)
+        self.delegations = Delegations(
+            self.db,
+            self.events,
+            self.mailbox,
+            self.traffic,
+            self.ids,
+            key_window=timedelta(seconds=settings.delegation_idempotency_window_seconds),
+        )
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
         self.app: ASGIApp = self.litestar
@@ -86,6 +98,7 @@ class Server:
         if engines:
             self.supervisor.run("notifications", self.notifications.run)
             self.supervisor.run("token-usage", self.gatekeeper.run)
+            self.supervisor.add(DelegationSweeper(self.delegations, retention_days=30))
 
     async def stop(self) -> None:
         """Stop engines, write what was deferred, disconnect."""
@@ -102,6 +115,7 @@ class Server:
                 *registry_routes.handlers,
                 *mailbox_routes.handlers,
                 *activity_routes.handlers,
+                *delegations_routes.handlers,
             ],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
@@ -114,6 +128,7 @@ class Server:
                     "registry": self.registry,
                     "beats": self.beats,
                     "mailbox": self.mailbox,
+                    "delegations": self.delegations,
                 }.items()
             }
             | {

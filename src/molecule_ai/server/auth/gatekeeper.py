@@ -94,6 +94,8 @@ class Gatekeeper:
                 return await self._discovery(connection)
             case Tier.CALLER:
                 return await self._caller(connection)
+            case Tier.DELEGATE:
+                return await self._delegate(connection)
             case Tier.SOCKET:
                 return await self._socket(connection)
 
@@ -265,6 +267,19 @@ class Gatekeeper:
             if await self._grandfathered(caller_id):
                 return Principal(kind=Kind.ANONYMOUS, acting_for=caller_id)
         raise errors.InvalidCallerToken if token else errors.MissingCallerToken
+
+    async def _delegate(self, connection: Request) -> Principal:
+        """Contract 05 §2: the SDK posts to the target's path and names the source in the header."""
+        named = parse_uuid(connection.headers.get("x-workspace-id", ""))
+        if named is None or named == self._path_workspace(connection):
+            return await self._workspace(connection, own_only=False)
+        try:
+            body = await connection.json()  # type: ignore[attr-defined]  # guards of HTTP routes get a Request
+        except SerializationException:
+            body = None
+        if not isinstance(body, dict) or body.get("target_id"):
+            return await self._workspace(connection, own_only=False)
+        return await self._caller(connection)
 
     def _canvas_caller(self, connection: Request, token: str, caller: Principal | None) -> Principal:
         if token:

@@ -21,6 +21,7 @@ class Tier(Enum):
     REGISTRY = "Registry"
     DISCOVERY = "Discovery"
     CALLER = "Caller"
+    DELEGATE = "WorkspaceAuth (the target's path: Caller)"
     SIGNATURE = "Signature"
     SOCKET = "WebSocket"
 
@@ -57,6 +58,12 @@ _RAISES: dict[Tier, tuple[type[ApiError], ...]] = {
         errors.InvalidCallerId,
         errors.InvalidWorkspaceId,
         DatastoreUnavailable,
+    ),
+    Tier.DELEGATE: (
+        *_WORKSPACE,
+        errors.MissingCallerToken,
+        errors.InvalidCallerToken,
+        errors.InvalidCallerId,
     ),
     Tier.SOCKET: (errors.MissingWorkspaceToken, errors.InvalidWorkspaceToken, DatastoreUnavailable),
 }

@@ -80,6 +80,14 @@ class Traffic:
             raise ChainLimit(entry.chain.chain_id, Exceeded("pair_rate", self._limits.pair_per_minute))
         return found
 
+    async def count(
+        self, tx: Connection, caller_id: UUID, target_id: UUID, chain_id: UUID, cause: Task | None
+    ) -> None:
+        """Count a message that goes through the mailbox. Raises `ChainLimit`."""
+        sent = await store.count(tx, caller_id, target_id, cause.holder if cause else None)
+        if sent > self._limits.pair_per_minute:
+            raise ChainLimit(chain_id, Exceeded("pair_rate", self._limits.pair_per_minute))
+
     async def enter_many(
         self, tx: Connection, wanted: list[tuple[UUID, UUID, str, Chain]]
     ) -> dict[UUID, Slot]:

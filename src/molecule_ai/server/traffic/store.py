@@ -128,6 +128,21 @@ async def enter(
     )
 
 
+COUNT = """
+    WITH child AS (UPDATE workspace_slots SET children = children + 1 WHERE workspace_id = $1 AND holder = $3)
+    INSERT INTO message_pairs AS p (caller_id, target_id, minute_at, messages)
+    VALUES ($1, $2, date_trunc('minute', now()), 1)
+        ON CONFLICT (caller_id, target_id) DO UPDATE
+       SET messages = CASE WHEN p.minute_at = EXCLUDED.minute_at THEN p.messages + 1 ELSE 1 END,
+           minute_at = EXCLUDED.minute_at
+    RETURNING messages"""
+
+
+async def count(tx: Connection, caller_id: UUID, target_id: UUID, cause: UUID | None) -> int:
+    """Count a message that takes no slot; returns how many the pair had this minute."""
+    return int(await tx.fetchval(COUNT, caller_id, target_id, cause))
+
+
 # Messages from the mailbox that were picked for their target's free slots. What finds its slot taken by
 # another replica in between stays queued.
 ENTER_MANY = """
