@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from litestar import Litestar
@@ -37,12 +38,21 @@ from .operations.service import Operations
 from .registry import routes as registry_routes
 from .registry.beats import Beats
 from .registry.service import Registry
+from .secrets import routes as secrets_routes
+from .secrets.keys import keyring
+from .secrets.service import Secrets
 from .settings import Settings, read
 from .tokens import routes as tokens_routes
 from .tokens.bootstrap import bootstrap_token
 from .tokens.service import Tokens
 from .traffic.service import Traffic
+from .workspaces import routes as workspaces_routes
 from .workspaces.arrivals import Arrivals
+from .workspaces.creation import Creation
+from .workspaces.editing import Editing
+from .workspaces.resolution import Resolver
+from .workspaces.service import Workspaces
+from .workspaces.templates import Templates
 from .workspaces.tree import Tree
 
 
@@ -87,6 +97,17 @@ class Server:
             self.ids,
             key_window=timedelta(seconds=settings.delegation_idempotency_window_seconds),
         )
+        self.keyring = keyring(settings)
+        self.secrets = Secrets(self.db, self.keyring, self.events)
+        resolver = Resolver(Templates(Path(settings.configs_dir) if settings.configs_dir else None))
+        creation = Creation(self.ids, resolver, settings.url_policy, has_backend=self.starts_agents)
+        self.workspaces = Workspaces(self.db, self.events, self.secrets, self.tokens, creation)
+        self.editing = Editing(
+            self.db,
+            self.events,
+            resolver,
+            self_patch_sensitive=settings.workspace_self_patch_sensitive and not settings.saas,
+        )
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
         self.app: ASGIApp = self.litestar
@@ -116,6 +137,8 @@ class Server:
                 *mailbox_routes.handlers,
                 *activity_routes.handlers,
                 *delegations_routes.handlers,
+                *secrets_routes.handlers,
+                *workspaces_routes.handlers,
             ],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
@@ -129,6 +152,9 @@ class Server:
                     "beats": self.beats,
                     "mailbox": self.mailbox,
                     "delegations": self.delegations,
+                    "secrets": self.secrets,
+                    "workspaces": self.workspaces,
+                    "editing": self.editing,
                 }.items()
             }
             | {

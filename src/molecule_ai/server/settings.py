@@ -74,6 +74,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     secrets_encryption_key: Annotated[
         str, Meta(description="32 bytes, base64 or hex; default: a key file in the home.")
     ] = ""
+    secrets_encryption_keys: Annotated[
+        str, Meta(description="The same for rotation: id:key,id:key; the first one seals.")
+    ] = ""
     configs_dir: Annotated[str, Meta(description="Workspace template folder.")] = ""
     org_templates_dir: Annotated[
         str, Meta(description="Org template folder; default: the bundled examples.")
@@ -137,6 +140,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     workspace_get_requires_auth: Annotated[
         bool, Meta(description="Close the redacted anonymous GET of a workspace.")
     ] = False
+    molecule_allow_anon_cosmetic: Annotated[
+        bool, Meta(description="While there is no admin token, names and positions change without one.")
+    ] = True
     workspace_self_patch_sensitive: Annotated[
         bool, Meta(description="An agent may set its own tier, runtime and folder.")
     ] = True

@@ -169,7 +169,10 @@ async def test_on_a_fresh_open_server_an_unknown_agent_introduces_itself(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("no folder can be made below this")
-    server = await make_server(admin_token="", molecule_home=str(blocked / "home"))
+    key = "11" * 32  # nor can the key of the secrets be kept there
+    server = await make_server(
+        admin_token="", molecule_home=str(blocked / "home"), secrets_encryption_key=key
+    )
     async with connect(server) as client:
         answer = await client.post("/registry/register", json=body(uuid4()))
         assert answer.status_code == 200

@@ -83,9 +83,10 @@ class Gatekeeper:
                 return await self._admin(connection)
             case Tier.WORKSPACE | Tier.WORKSPACE_OWN:
                 return await self._workspace(connection, own_only=tier is Tier.WORKSPACE_OWN)
+            case Tier.WORKSPACE_OR_COSMETIC:
+                return await self._cosmetic(connection)
             case Tier.WORKSPACE_OR_REDACTED:
-                self._path_workspace(connection)
-                return await self.identify(bearer_of(connection)) or ANONYMOUS
+                return await self._reader(connection)
             case Tier.CANVAS_OR_BEARER:
                 return await self._canvas(connection)
             case Tier.REGISTRY:
@@ -188,6 +189,27 @@ class Gatekeeper:
         if caller.workspace_id != target:
             raise errors.InvalidWorkspaceToken
         return caller
+
+    async def _cosmetic(self, connection: Request) -> Principal:
+        """Contract 02 §4.5: without a credential only while nothing could authenticate the canvas."""
+        settings = self._settings
+        is_open = settings.molecule_allow_anon_cosmetic and not (
+            self._admin_tokens or settings.strict or settings.saas
+        )
+        if bearer_of(connection) or not is_open:
+            return await self._workspace(connection, own_only=False)
+        if await self.is_open():
+            return Principal(kind=Kind.BOOTSTRAP)
+        return Principal(kind=Kind.SAME_ORIGIN) if self._same_origin_counts(connection) else ANONYMOUS
+
+    async def _reader(self, connection: Request) -> Principal:
+        """Contract 02 §4.4: anybody, unless the operator closed the redacted form."""
+        self._path_workspace(connection)
+        token = bearer_of(connection)
+        caller = await self.identify(token)
+        if caller is None and self._settings.workspace_get_requires_auth:
+            raise errors.InvalidWorkspaceToken if token else errors.MissingWorkspaceToken
+        return caller or ANONYMOUS
 
     async def _canvas(self, connection: Request) -> Principal:
         token = bearer_of(connection)

@@ -16,6 +16,7 @@ class Tier(Enum):
     ADMIN = "AdminAuth"
     WORKSPACE = "WorkspaceAuth"
     WORKSPACE_OWN = "WorkspaceAuth (own token only)"
+    WORKSPACE_OR_COSMETIC = "WorkspaceAuth (cosmetic fields also without a credential)"
     WORKSPACE_OR_REDACTED = "None (redacted without a credential)"
     CANVAS_OR_BEARER = "CanvasOrBearer"
     REGISTRY = "Registry"
@@ -42,7 +43,13 @@ _RAISES: dict[Tier, tuple[type[ApiError], ...]] = {
     Tier.ADMIN: (errors.AdminAuthRequired, errors.InvalidAdminToken, DatastoreUnavailable),
     Tier.WORKSPACE: _WORKSPACE,
     Tier.WORKSPACE_OWN: _WORKSPACE,
-    Tier.WORKSPACE_OR_REDACTED: (errors.InvalidWorkspaceId, DatastoreUnavailable),
+    Tier.WORKSPACE_OR_COSMETIC: _WORKSPACE,
+    Tier.WORKSPACE_OR_REDACTED: (
+        errors.MissingWorkspaceToken,
+        errors.InvalidWorkspaceToken,
+        errors.InvalidWorkspaceId,
+        DatastoreUnavailable,
+    ),
     Tier.CANVAS_OR_BEARER: (errors.AdminAuthRequired, errors.InvalidAdminToken, DatastoreUnavailable),
     Tier.REGISTRY: (errors.MissingWorkspaceToken, errors.InvalidWorkspaceToken, DatastoreUnavailable),
     Tier.DISCOVERY: (

@@ -46,6 +46,28 @@ class Events:
             tx, str(event), workspace_id, payload or {}, actor, chain_id, agent_id, target_id
         )
 
+    async def append_many(
+        self,
+        tx: Connection,
+        events: Sequence[tuple[Event | str, UUID | None, dict[str, Any]]],
+        *,
+        actor: str | None = None,
+    ) -> None:
+        """Record many events in their order as one statement: what an import of a whole tree needs."""
+        if events:
+            await store.append_many(
+                tx,
+                [
+                    {
+                        "event_type": str(event),
+                        "workspace_id": workspace_id,
+                        "payload": payload,
+                        "actor": actor,
+                    }
+                    for event, workspace_id, payload in events
+                ],
+            )
+
     async def broadcast(
         self,
         event: Event,

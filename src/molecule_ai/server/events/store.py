@@ -33,6 +33,20 @@ async def append(
     )
 
 
+APPEND_MANY = """
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset($1::jsonb)
+            AS g(position int, event_type text, workspace_id uuid, payload jsonb, actor text)),
+    rows AS (
+        INSERT INTO structure_events (event_type, workspace_id, payload, actor)
+        SELECT event_type, workspace_id, payload, actor FROM given ORDER BY position RETURNING seq)
+    SELECT count(pg_notify('molecule_events', seq::text)) FROM rows"""
+
+
+async def append_many(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    await tx.execute(APPEND_MANY, [{"position": n, **row} for n, row in enumerate(rows)])
+
+
 READ = """
     SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id
       FROM structure_events WHERE seq = ANY($1) ORDER BY seq"""

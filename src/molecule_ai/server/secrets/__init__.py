@@ -1,0 +1,1 @@
+"""Secrets: values that agents need and nobody may read back."""

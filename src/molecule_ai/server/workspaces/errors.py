@@ -1,0 +1,198 @@
+"""What can go wrong with a workspace, in the exact words of contract 02 §4."""
+
+from __future__ import annotations
+
+from molecule_ai.kernel.errors import (
+    ApiError,
+    Conflict,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    NotPermitted,
+    Unprocessable,
+)
+from molecule_ai.server.auth.errors import InvalidWorkspaceId, WorkspaceNotFound
+
+__all__ = [
+    "ConfirmNameMismatch",
+    "ConfirmNameRequired",
+    "ConfirmationRequired",
+    "FieldRequiresAdmin",
+    "InvalidField",
+    "InvalidFilter",
+    "InvalidTemplate",
+    "InvalidTier",
+    "InvalidUrl",
+    "InvalidWorkspaceAccess",
+    "InvalidWorkspaceDirectory",
+    "InvalidWorkspaceFields",
+    "InvalidWorkspaceId",
+    "InvalidWorkspacePayload",
+    "ModelRequired",
+    "NameTaken",
+    "NamesExhausted",
+    "ParentCycle",
+    "ParentNotFound",
+    "PlatformExists",
+    "PlatformHasNoParent",
+    "RuntimeUnresolved",
+    "StateGone",
+    "UnknownRuntime",
+    "UnregisteredModel",
+    "WorkspaceNotFound",
+    "WorkspaceRemoved",
+]
+
+
+class InvalidWorkspacePayload(InvalidRequest):
+    """invalid workspace payload"""
+
+    code = "invalid_workspace_payload"
+
+
+class InvalidWorkspaceFields(InvalidRequest):
+    """invalid workspace fields"""
+
+    code = "invalid_workspace_fields"
+
+
+class InvalidField(InvalidRequest):
+    """invalid field"""
+
+    code = "invalid_field"
+
+
+class InvalidFilter(InvalidRequest):
+    """invalid filter"""
+
+    code = "invalid_filter"
+
+
+class InvalidTemplate(InvalidRequest):
+    """invalid template"""
+
+    code = "invalid_template"
+
+
+class InvalidTier(InvalidRequest):
+    """invalid tier"""
+
+    code = "invalid_tier"
+
+
+class InvalidUrl(InvalidRequest):
+    """invalid url"""
+
+    code = "invalid_url"
+
+
+class InvalidWorkspaceDirectory(InvalidRequest):
+    """invalid workspace directory"""
+
+    code = "invalid_workspace_directory"
+
+
+class InvalidWorkspaceAccess(InvalidRequest):
+    """invalid workspace access"""
+
+    code = "invalid_workspace_access"
+
+
+class ConfirmNameRequired(InvalidRequest):
+    """X-Confirm-Name header is required"""
+
+    code = "CONFIRM_NAME_REQUIRED"
+
+
+class ConfirmNameMismatch(InvalidRequest):
+    """X-Confirm-Name does not match the workspace name"""
+
+    code = "CONFIRM_NAME_MISMATCH"
+
+
+class FieldRequiresAdmin(NotPermitted):
+    """this field can only be changed by an administrator"""
+
+    code = "FIELD_REQUIRES_ADMIN"
+
+
+class WorkspaceRemoved(Gone):
+    """workspace removed"""
+
+    code = "WORKSPACE_REMOVED"
+
+
+class StateGone(NotFound):
+    """workspace not found"""
+
+    code = "WORKSPACE_GONE"
+
+
+class ParentNotFound(Unprocessable):
+    """parent workspace not found"""
+
+    code = "PARENT_NOT_FOUND"
+
+
+class UnknownRuntime(Unprocessable):
+    """unknown runtime"""
+
+    code = "UNKNOWN_RUNTIME"
+
+
+class RuntimeUnresolved(Unprocessable):
+    """the template names no runtime"""
+
+    code = "RUNTIME_UNRESOLVED"
+
+
+class ModelRequired(Unprocessable):
+    """a model is required for this runtime"""
+
+    code = "MODEL_REQUIRED"
+
+
+class UnregisteredModel(Unprocessable):
+    """model is not offered for the runtime"""
+
+    code = "UNREGISTERED_MODEL_FOR_RUNTIME"
+
+
+class NamesExhausted(Conflict):
+    """too many workspaces with this name"""
+
+    code = "NAME_EXHAUSTED"
+
+
+class NameTaken(Conflict):
+    """a workspace with this name already exists under the same parent"""
+
+    code = "NAME_TAKEN"
+
+
+class ParentCycle(Conflict):
+    """a workspace cannot be moved below itself"""
+
+    code = "PARENT_CYCLE"
+
+
+class PlatformHasNoParent(Conflict):
+    """a platform workspace cannot have a parent"""
+
+    code = "PLATFORM_HAS_NO_PARENT"
+
+
+class PlatformExists(Conflict):
+    """the organization already has a platform workspace"""
+
+    code = "PLATFORM_EXISTS"
+
+
+class ConfirmationRequired(Conflict):
+    """workspace has children; repeat with ?confirm=true to delete the whole subtree"""
+
+    code = "CONFIRMATION_REQUIRED"
+
+    def body(self) -> dict[str, object]:
+        """The public shape, in which `message` carries the text (contract 02 §4.6)."""
+        return {"status": "confirmation_required", "message": self.text, **ApiError.body(self)}
