@@ -28,7 +28,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     port: Annotated[int, Meta(description="Listening port.")] = 8080
-    bind_addr: Annotated[str, Meta(description="Listening address; loopback unless set.")] = ""
+    bind_addr: Annotated[
+        str,
+        Meta(
+            description="Listening address; unset: every interface, loopback with `molecule up` and in development."
+        ),
+    ] = ""
     database_url: Annotated[str, Meta(description="PostgreSQL DSN; empty: the embedded PostgreSQL.")] = ""
     database_connections: Annotated[
         int, Meta(description="Connections of all workers of this server together.")
