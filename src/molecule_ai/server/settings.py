@@ -31,7 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     bind_addr: Annotated[
         str,
         Meta(
-            description="Listening address; unset: every interface, loopback with `molecule up` and in development."
+            description="Listening address; unset: all interfaces, loopback in development and `molecule up`."
         ),
     ] = ""
     database_url: Annotated[str, Meta(description="PostgreSQL DSN; empty: the embedded PostgreSQL.")] = ""
