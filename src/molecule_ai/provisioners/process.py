@@ -21,6 +21,8 @@ from uuid import UUID
 
 import structlog
 
+from molecule_ai.kernel import failpoints
+
 from .base import Handle, Launch, Orphan
 from .environment import agent_environment
 from .errors import Elsewhere, StartFailed
@@ -166,6 +168,7 @@ class ProcessProvisioner:
     async def _start(self, here: Layout, launch: Launch) -> Handle:
         try:
             directory = await asyncio.to_thread(here.prepare, launch)
+            failpoints.reach("process.prepared")
             log_fd = logs.open_for_agent(here.log)
         except OSError as error:
             raise StartFailed(f"the files of the workspace cannot be written: {error.strerror}") from error
@@ -188,12 +191,15 @@ class ProcessProvisioner:
             boot_id=newborn.identity.boot_id,
             isolation=describe(limits_for(launch.tier, self._memory_mb_by_tier)),
         )
+        failpoints.reach("process.born")
         try:
             here.remember(handle)
         except OSError as error:
             newborn.discard()
             raise StartFailed("the files of the workspace cannot be written") from error
+        failpoints.reach("process.remembered")
         newborn.release()
+        failpoints.reach("process.released")
         log.info("agent_started", workspace_id=str(launch.workspace_id), pid=handle.pid, url=handle.url)
         return handle
 
