@@ -89,12 +89,12 @@ async def test_no_zygote_outlives_its_server(provisioner: ProcessProvisioner, se
     await wait_for(lambda: not preloaded())
 
 
-@pytest.mark.parametrize("server", ["process.prepared", "process.born", "process.remembered"], indirect=True)
+@pytest.mark.parametrize("server", ["process.prepared", "process.born", "process.recorded"], indirect=True)
 async def test_a_server_killed_before_it_gave_leave_leaves_no_agent(
     provisioner: ProcessProvisioner, server: Server
 ) -> None:
     await server.end()
-    await wait_for(lambda: scan.marked(provisioner.home_id, server.workspace_id) == [])
+    await wait_for(lambda: scan.marked(provisioner.home_id) == [])
     assert await provisioner.logs(server.workspace_id) == ""
     handle = await provisioner.start(repeated(server))
     assert handle.instance_id == server.instance_id
@@ -123,7 +123,7 @@ async def test_a_start_repeated_by_another_replica_doubles_nothing(
     await server.end()
     handle = await provisioner.start(repeated(server))
     assert (await ask(handle))["environment"]["MOLECULE_INSTANCE_ID"] == str(server.instance_id)
-    [only] = scan.marked(provisioner.home_id, server.workspace_id)
+    [only] = scan.marked(provisioner.home_id)
     assert only.identity.pid == handle.pid
 
 
@@ -186,7 +186,7 @@ async def test_a_workspace_with_a_damaged_handle_file_starts(provisioner: Proces
     layout_of(provisioner.home, launch.workspace_id).handle.write_bytes(b"{")
     again = await provisioner.start(structs.replace(launch, instance_id=uuid4()))
     assert await provisioner.is_running(again)
-    assert len(scan.marked(provisioner.home_id, launch.workspace_id)) == 1
+    assert len(scan.marked(provisioner.home_id)) == 1
 
 
 def repeated(server: Server) -> Launch:
