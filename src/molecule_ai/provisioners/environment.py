@@ -11,7 +11,6 @@ RESERVED = frozenset(
         "ADMIN_TOKEN",
         "AGENT_LISTEN_FD",
         "AGENT_ORPHAN_TIMEOUT",
-        "AGENT_URL",
         "AWARENESS_NAMESPACE",
         "AWARENESS_URL",
         "CONFIGS_DIR",

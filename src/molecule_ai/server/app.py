@@ -20,6 +20,9 @@ from molecule_ai.kernel.engine import Supervisor
 from molecule_ai.kernel.http import EXCEPTION_HANDLERS, ApiRequest
 from molecule_ai.kernel.notify import Notifications
 from molecule_ai.kernel.parent import end_with_parent
+from molecule_ai.provisioners.base import Provisioner
+from molecule_ai.provisioners.none import NoProvisioner
+from molecule_ai.provisioners.process import ProcessProvisioner
 
 from . import openapi
 from .activity import routes as activity_routes
@@ -41,17 +44,27 @@ from .registry.service import Registry
 from .secrets import routes as secrets_routes
 from .secrets.keys import keyring
 from .secrets.service import Secrets
-from .settings import Settings, read
+from .settings import BadSetting, Settings, read
 from .tokens import routes as tokens_routes
 from .tokens.bootstrap import bootstrap_token
 from .tokens.service import Tokens
 from .traffic.service import Traffic
+from .workspaces import lifecycle_routes
 from .workspaces import routes as workspaces_routes
 from .workspaces.arrivals import Arrivals
+from .workspaces.boot_log import BootLog
 from .workspaces.creation import Creation
 from .workspaces.editing import Editing
+from .workspaces.launches import Launches
+from .workspaces.lifecycle import RECONCILE, Lifecycle
+from .workspaces.liveness import HibernationMonitor, Liveness, ProvisionTimeouts
+from .workspaces.losses import Losses
+from .workspaces.reconciler import Reconciler
+from .workspaces.relaunch import Relaunch
 from .workspaces.resolution import Resolver
+from .workspaces.restart_note import Notes
 from .workspaces.service import Workspaces
+from .workspaces.sweeper import Sweeper
 from .workspaces.templates import Templates
 from .workspaces.tree import Tree
 
@@ -99,7 +112,8 @@ class Server:
         )
         self.keyring = keyring(settings)
         self.secrets = Secrets(self.db, self.keyring, self.events)
-        resolver = Resolver(Templates(Path(settings.configs_dir) if settings.configs_dir else None))
+        templates = Templates(Path(settings.configs_dir) if settings.configs_dir else None)
+        resolver = Resolver(templates)
         creation = Creation(self.ids, resolver, settings.url_policy, has_backend=self.starts_agents)
         self.workspaces = Workspaces(self.db, self.events, self.secrets, self.tokens, creation)
         self.editing = Editing(
@@ -107,6 +121,45 @@ class Server:
             self.events,
             resolver,
             self_patch_sensitive=settings.workspace_self_patch_sensitive and not settings.saas,
+        )
+        self.provisioner = _provisioner(settings)
+        self.boot_log = BootLog(self.db, self.provisioner, self.secrets)
+        self.losses = Losses(
+            self.db,
+            self.events,
+            self.provisioner,
+            self.clock,
+            self.boot_log.tail,
+            has_backend=self.starts_agents,
+        )
+        self.lifecycle = Lifecycle(
+            self.db,
+            self.events,
+            self.tokens,
+            Relaunch(templates),
+            has_backend=self.starts_agents,
+            confirms_deletes=settings.workspace_delete_confirm == "strict",
+        )
+        self.secrets.restarts = self.lifecycle
+        notes = Notes(self.secrets, self.mailbox)
+        self.arrivals.on_online(notes.agent_online)
+        self.reconciler = Reconciler(
+            self.db,
+            self.events,
+            self.tokens,
+            self.provisioner,
+            Launches(
+                self.secrets,
+                self.provisioner,
+                org_id=settings.molecule_org_id or None,
+                git_email_domain=settings.agent_git_email_domain,
+            ),
+            self.losses,
+            notes,
+            self.ids,
+            has_backend=self.starts_agents,
+            concurrency=settings.provision_concurrency,
+            wake=lambda: self.supervisor.wake(Reconciler.name),
         )
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
@@ -120,11 +173,43 @@ class Server:
             self.supervisor.run("notifications", self.notifications.run)
             self.supervisor.run("token-usage", self.gatekeeper.run)
             self.supervisor.add(DelegationSweeper(self.delegations, retention_days=30))
+            self._start_lifecycle()
+
+    def _start_lifecycle(self) -> None:
+        settings, supervisor = self.settings, self.supervisor
+        self.notifications.on(RECONCILE, lambda _: supervisor.wake(Reconciler.name))
+        self.notifications.on_gap(lambda: supervisor.wake(Reconciler.name))
+        supervisor.add(self.reconciler)
+        supervisor.add(Sweeper(self.db, self.provisioner, self.losses))
+        supervisor.add(
+            Liveness(
+                self.db,
+                self.losses,
+                self.clock,
+                managed=timedelta(seconds=settings.liveness_ttl_seconds),
+                external=timedelta(seconds=settings.remote_liveness_stale_after),
+            )
+        )
+        supervisor.add(
+            ProvisionTimeouts(
+                self.db,
+                self.losses,
+                self.boot_log.tail,
+                override=timedelta(seconds=settings.provision_timeout_seconds),
+            )
+        )
+        supervisor.add(
+            HibernationMonitor(
+                self.db, self.lifecycle, interval_seconds=float(settings.hibernation_check_seconds)
+            )
+        )
 
     async def stop(self) -> None:
         """Stop engines, write what was deferred, disconnect."""
         self.operations.stopping = True
         await self.supervisor.stop()
+        await self.reconciler.stop()
+        await self.provisioner.close()
         await self.gatekeeper.flush()
         await self.db.close()
 
@@ -139,6 +224,7 @@ class Server:
                 *delegations_routes.handlers,
                 *secrets_routes.handlers,
                 *workspaces_routes.handlers,
+                *lifecycle_routes.handlers,
             ],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
@@ -155,6 +241,8 @@ class Server:
                     "secrets": self.secrets,
                     "workspaces": self.workspaces,
                     "editing": self.editing,
+                    "lifecycle": self.lifecycle,
+                    "boot_log": self.boot_log,
                 }.items()
             }
             | {
@@ -168,6 +256,20 @@ class Server:
             debug=False,
             logging_config=None,
         )
+
+
+def _provisioner(settings: Settings) -> Provisioner:
+    match settings.backend:
+        case "none":
+            return NoProvisioner()
+        case "process":
+            return ProcessProvisioner(
+                settings.home,
+                settings.agent_platform_url,
+                orphan_timeout=timedelta(seconds=settings.agent_orphan_timeout),
+            )
+        case other:
+            raise BadSetting(f"PROVISIONER {other} is not part of this build")
 
 
 def _limits(settings: Settings) -> Limits:

@@ -28,12 +28,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     port: Annotated[int, Meta(description="Listening port.")] = 8080
-    bind_addr: Annotated[
-        str,
-        Meta(
-            description="Listening address; unset: all interfaces, loopback in development and `molecule up`."
-        ),
-    ] = ""
+    bind_addr: Annotated[str, Meta(description="Listening address; loopback unless set.")] = ""
     database_url: Annotated[str, Meta(description="PostgreSQL DSN; empty: the embedded PostgreSQL.")] = ""
     database_connections: Annotated[
         int, Meta(description="Connections of all workers of this server together.")
@@ -152,6 +147,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         bool, Meta(description="An agent may set its own tier, runtime and folder.")
     ] = True
     agent_url_allow_cidrs: Annotated[str, Meta(description="Private ranges that agents may live in.")] = ""
+    agent_git_email_domain: Annotated[
+        str, Meta(description="Domain of the e-mail addresses that agents commit with.")
+    ] = "agents.moleculesai.app"
     agent_orphan_timeout: Annotated[
         int, Meta(description="Seconds after which a local agent without its server ends itself; 0: never.")
     ] = 300

@@ -25,6 +25,5 @@ CREATE INDEX IF NOT EXISTS workspaces_files_idx ON workspaces (removed_at)
 -- Machines whose replicas start local processes. An agent's row names its machine.
 CREATE TABLE IF NOT EXISTS nodes (
     id      text PRIMARY KEY,
-    boot_id text NOT NULL,
     seen_at timestamptz NOT NULL DEFAULT now()
 );

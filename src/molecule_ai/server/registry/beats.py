@@ -22,10 +22,10 @@ from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
 from molecule_ai.server.workspaces import transitions
 from molecule_ai.server.workspaces.arrivals import Arrivals
+from molecule_ai.server.workspaces.errors import WorkspaceRemoved
 from molecule_ai.server.workspaces.status import Status
 
 from . import store
-from .errors import WorkspaceRemoved
 from .schemas import Beat
 from .store import Pulse
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from molecule_ai.kernel.errors import Conflict, Gone, InvalidRequest, NotPermitted, TooLarge, Unavailable
+from molecule_ai.kernel.errors import Conflict, InvalidRequest, NotPermitted, TooLarge, Unavailable
 
 
 class UrlRejected(InvalidRequest):
@@ -15,12 +15,6 @@ class CardTooLarge(TooLarge):
     """agent card too large"""
 
     code = "agent_card_too_large"
-
-
-class WorkspaceRemoved(Gone):
-    """workspace removed"""
-
-    code = "WORKSPACE_REMOVED"
 
 
 class PlatformExists(Conflict):

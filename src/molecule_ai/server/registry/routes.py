@@ -11,6 +11,7 @@ from molecule_ai.kernel.http import FromPath, FromQuery, Here, JSONBody, get, po
 from molecule_ai.server.auth.errors import WorkspaceNotFound
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
+from molecule_ai.server.workspaces.errors import WorkspaceRemoved
 
 from .beats import Beats
 from .errors import (
@@ -20,7 +21,6 @@ from .errors import (
     UnsafeUrl,
     UrlRejected,
     WorkspaceNotAvailable,
-    WorkspaceRemoved,
 )
 from .schemas import (
     AccessAnswer,

@@ -18,6 +18,7 @@ from molecule_ai.server.events.service import Events
 from molecule_ai.server.tokens.service import Tokens
 from molecule_ai.server.workspaces import transitions
 from molecule_ai.server.workspaces.arrivals import Arrivals
+from molecule_ai.server.workspaces.errors import WorkspaceRemoved
 from molecule_ai.server.workspaces.status import Desired, Status
 from molecule_ai.server.workspaces.transitions import LIVE, STOPPED
 from molecule_ai.server.workspaces.tree import can_communicate
@@ -30,7 +31,6 @@ from .errors import (
     UnsafeUrl,
     UrlRejected,
     WorkspaceNotAvailable,
-    WorkspaceRemoved,
 )
 from .schemas import AccessQuestion, CardUpdate, Discovered, Peer, Registered, Registration
 from .store import Address, Known

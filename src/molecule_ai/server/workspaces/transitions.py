@@ -17,7 +17,7 @@ from . import lifecycle_store as store
 from .lifecycle_store import Change, Moved
 from .status import Status
 
-__all__ = ["ALLOWED", "LIVE", "STOPPED", "IllegalTransition", "Moved", "move", "move_many"]
+__all__ = ["ALLOWED", "LIVE", "STOPPED", "Change", "IllegalTransition", "Moved", "move", "move_many"]
 
 LIVE = frozenset({Status.ONLINE, Status.DEGRADED})
 STOPPED = frozenset({Status.PAUSED, Status.HIBERNATING, Status.HIBERNATED, Status.REMOVED})

@@ -1,0 +1,89 @@
+"""Compares what should run on this node with what does.
+
+Phantoms are rows whose process is gone; orphans are processes that no row expects: what a killed server
+left between two steps. Both are found whoever made them, so no other engine needs to remember.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import msgspec
+
+from molecule_ai.kernel import log
+from molecule_ai.kernel.db import Database
+from molecule_ai.provisioners.base import Handle, Provisioner
+from molecule_ai.provisioners.errors import ProvisionError
+
+from . import reconcile_store as store
+from .losses import Losses
+from .reconcile_store import Running
+
+KEEP_FILES = timedelta(days=7)
+MAX_FILES_PER_TICK = 20
+
+
+class Sweeper:
+    """The engine. It runs on every replica, because only a replica of the node sees its processes."""
+
+    name = "orphan-sweeper"
+    interval_seconds = 4.0  # with the young age that provisioners spare, no orphan sees its tenth second
+
+    def __init__(self, db: Database, provisioner: Provisioner, losses: Losses) -> None:
+        self._db = db
+        self._provisioner = provisioner
+        self._losses = losses
+        self._node = provisioner.node or None
+        self._log = log.get()
+
+    async def tick(self) -> dict[str, int]:
+        if self._node is not None:
+            async with self._db.transaction() as tx:
+                await store.see_node(tx, self._node)
+        return {
+            "phantoms": await self._end_phantoms(),
+            "orphans": await self._end_orphans(),
+            "files_removed": await self._remove_files(),
+        }
+
+    async def _end_phantoms(self) -> int:
+        """Note agents that ended although their rows say that they run."""
+        async with self._db.connection() as connection:
+            rows = await store.running(connection, self._node)
+        found = 0
+        for row in rows:
+            if await self._is_gone(row):
+                lost = await self._losses.lost(row.id, row.instance_id, reason="process ended")
+                found += lost
+                if lost:
+                    self._log.info("agent_lost", workspace_id=str(row.id))
+        return found
+
+    async def _is_gone(self, row: Running) -> bool:
+        """An agent that cannot be judged counts as running: a false restart is worse than a late one."""
+        try:
+            return not await self._provisioner.is_running(msgspec.convert(row.handle, Handle))
+        except (ProvisionError, msgspec.ValidationError):
+            return False
+
+    async def _end_orphans(self) -> int:
+        async with self._db.connection() as connection:
+            expected = await store.expected(connection, self._node)
+        orphans = await self._provisioner.find_orphans(expected)
+        for orphan in orphans:
+            self._log.warning(
+                "orphan_ended", workspace_id=str(orphan.workspace_id), instance_id=str(orphan.instance_id)
+            )
+        await asyncio.gather(*(self._provisioner.kill_orphan(orphan) for orphan in orphans))
+        return len(orphans)
+
+    async def _remove_files(self) -> int:
+        async with self._db.connection() as connection:
+            ids = await store.stale_files(connection, self._node, MAX_FILES_PER_TICK, KEEP_FILES)
+        for workspace_id in ids:
+            await self._provisioner.remove(workspace_id, None, purge=True)
+        if ids:
+            async with self._db.transaction() as tx:
+                await store.files_removed(tx, ids)
+        return len(ids)
