@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import uuid
@@ -25,6 +26,15 @@ from molecule_ai.server.settings import Settings
 ADMIN_TOKEN = "test-admin-token-0123456789abcdef"
 
 MakeServer = Callable[..., Awaitable[Server]]
+
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Keep random ids out of test names: parallel workers must collect the same ones."""
+    text = str(val) if isinstance(val, str | uuid.UUID) else ""
+    return _UUID.sub("uuid", text) if _UUID.search(text) else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
