@@ -26,7 +26,7 @@ from litestar.types import Empty
 from msgspec import Meta, Struct
 
 from . import log
-from .errors import ApiError, InvalidRequest
+from .errors import ApiError, InvalidRequest, TooLarge
 
 Number = int | float
 
@@ -179,6 +179,8 @@ class Failures:
             return cls.answer(request, InvalidRequest(text or None))
         if error.status_code == 404:
             return cls.answer(request, _NoSuchRoute())
+        if error.status_code == 413:
+            return cls.answer(request, TooLarge())
         known = _Framework(error.detail or "request failed")
         body = cls.answer(request, known)
         body.status_code = error.status_code

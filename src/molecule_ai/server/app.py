@@ -38,13 +38,17 @@ from .mailbox.chain import Limits
 from .mailbox.service import Mailbox
 from .operations import routes as operations_routes
 from .operations.service import Operations
+from .orgs import routes as orgs_routes
+from .orgs.catalog import Catalog, bundled
+from .orgs.plan import Planner
+from .orgs.service import Orgs
 from .registry import routes as registry_routes
 from .registry.beats import Beats
 from .registry.service import Registry
 from .secrets import routes as secrets_routes
 from .secrets.keys import keyring
 from .secrets.service import Secrets
-from .settings import BadSetting, Settings, read
+from .settings import BadSetting, Settings, passthrough, read
 from .tokens import routes as tokens_routes
 from .tokens.bootstrap import bootstrap_token
 from .tokens.service import Tokens
@@ -161,6 +165,17 @@ class Server:
             concurrency=settings.provision_concurrency,
             wake=lambda: self.supervisor.wake(Reconciler.name),
         )
+        allowed = passthrough(settings.org_import_env_passthrough)
+        self.orgs = Orgs(
+            self.db,
+            self.events,
+            self.ids,
+            self.workspaces,
+            self.secrets,
+            creation,
+            Catalog(Path(settings.org_templates_dir) if settings.org_templates_dir else bundled()),
+            planner=lambda root: Planner(templates, resolver, allowed, root),
+        )
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
         self.app: ASGIApp = self.litestar
@@ -225,6 +240,7 @@ class Server:
                 *secrets_routes.handlers,
                 *workspaces_routes.handlers,
                 *lifecycle_routes.handlers,
+                *orgs_routes.handlers,
             ],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
@@ -243,6 +259,7 @@ class Server:
                     "editing": self.editing,
                     "lifecycle": self.lifecycle,
                     "boot_log": self.boot_log,
+                    "orgs": self.orgs,
                 }.items()
             }
             | {

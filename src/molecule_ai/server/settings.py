@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,6 +82,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     org_templates_dir: Annotated[
         str, Meta(description="Org template folder; default: the bundled examples.")
     ] = ""
+    org_import_env_passthrough: Annotated[
+        str, Meta(description="Names, or prefixes with *, that an imported organization may refer to.")
+    ] = "WORKSPACE_DIR,TELEGRAM_*,SLACK_*,DISCORD_*"
     liveness_ttl_seconds: Annotated[
         int, Meta(description="Silence after which a managed agent is offline.")
     ] = 180
@@ -275,6 +279,13 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
         if getattr(settings, name) not in allowed:
             raise BadSetting(f"{name.upper()} must be one of {', '.join(sorted(allowed - {''}))}")
     return settings
+
+
+def passthrough(patterns: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that match a comma-separated list of names and prefixes (`SLACK_*`)."""
+    source = os.environ if environment is None else environment
+    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    return {name: value for name, value in source.items() if any(fnmatchcase(name, p) for p in wanted)}
 
 
 def load_dotenv(start: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from molecule_ai.kernel import failpoints, log
 from molecule_ai.kernel.crypto import Keyring, SealBroken, row_of
 from molecule_ai.kernel.db import Connection, Database
+from molecule_ai.kernel.errors import InvalidRequest
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.events.service import Events
 
@@ -173,6 +174,15 @@ class Secrets:
             [("secret.set", row.workspace_id, _payload(row.workspace_id, row.key)) for row in rows],
             actor=actor,
         )
+
+
+def secret_problem(key: str, value: str) -> str | None:
+    """What is wrong with a pair, for those who leave a bad one out; None when it can be kept."""
+    try:
+        names.check(key, value)
+    except InvalidRequest as problem:
+        return problem.text
+    return None
 
 
 def _row(workspace_id: UUID | None, key: str) -> bytes:

@@ -66,6 +66,11 @@ class Resolver:
 
         return await asyncio.to_thread(read)
 
+    @staticmethod
+    def choose_model(runtime: str, model: str | None, template: Template | None) -> tuple[str, str | None]:
+        """Where the model comes from, and the model: what was said, the template, the runtime's default."""
+        return _model(runtime, model, template, explicit_runtime=False)
+
     async def require_known(self, runtime: str) -> None:
         """Raise `UnknownRuntime` unless the registry or a template directory has that name."""
         await asyncio.to_thread(self._require_known, runtime)

@@ -79,7 +79,7 @@ class Workspaces:
 
         Raises `ParentNotFound`, `PlatformExists`, `NamesExhausted`, and what is wrong with a secret.
         """
-        await store.share_tree(tx)
+        await self.keep_shape(tx)
         if new.parent_id is not None and not await store.is_live(tx, new.parent_id):
             raise ParentNotFound
         if new.kind == "platform" and await store.platform_exists(tx):
@@ -95,12 +95,18 @@ class Workspaces:
                 return await self.get(tx, new.id)
         raise NamesExhausted
 
+    async def keep_shape(self, tx: Connection) -> None:
+        """Nobody moves or removes a subtree until `tx` ends: parents that were found stay parents."""
+        await store.share_tree(tx)
+
     async def insert_many(self, tx: Connection, workspaces: list[NewWorkspace], *, actor: str) -> bool:
         """Insert rows as they are, parents first, with one statement per table.
 
         False, with nothing else written, when one of them was not inserted because a sibling has its
         name; the caller rolls back or tries again.
         """
+        if not workspaces:
+            return True
         inserted = await store.insert(tx, workspaces)
         if len(inserted) < len(workspaces):
             return False

@@ -1,0 +1,2 @@
+DROP INDEX IF EXISTS canvas_layouts_x_idx;
+DROP TABLE IF EXISTS org_imports;
