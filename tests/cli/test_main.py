@@ -11,14 +11,16 @@ from molecule_ai.cli.main import hoist
 @pytest.mark.parametrize(
     ("given", "hoisted"),
     [
-        (["workspace", "list", "--json"], ["--json", "workspace", "list"]),
-        (["workspace", "list", "-o", "yaml"], ["-o", "yaml", "workspace", "list"]),
-        (["api", "GET", "/x", "--token=t"], ["--token=t", "api", "GET", "/x"]),
-        (["workspace", "ask", "id", "--", "--json"], ["workspace", "ask", "id", "--", "--json"]),
-        (["--output"], ["--output"]),
+        (["workspace", "list", "--json"], (["--json"], ["workspace", "list"])),
+        (["workspace", "list", "-o", "yaml"], (["-o", "yaml"], ["workspace", "list"])),
+        (["api", "GET", "/x", "--token=t"], (["--token=t"], ["api", "GET", "/x"])),
+        (["workspace", "ask", "id", "--", "--json"], ([], ["workspace", "ask", "id", "--", "--json"])),
+        (["--output"], (["--output"], [])),
     ],
 )
-def test_options_of_the_first_level_may_stand_anywhere(given: list[str], hoisted: list[str]) -> None:
+def test_options_of_the_first_level_may_stand_anywhere(
+    given: list[str], hoisted: tuple[list[str], list[str]]
+) -> None:
     assert hoist(given) == hoisted
 
 

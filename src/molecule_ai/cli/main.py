@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -78,26 +79,30 @@ def agent() -> None:
     run()
 
 
-def _add_groups() -> None:
-    from . import database, demo, doctor, document, events, orgs, raw, tokens, workspaces
+# Each verb or group of verbs and its module: loading all of them would take longer than most verbs do.
+_GROUPS = {
+    "workspace": "workspaces",
+    "org": "orgs",
+    "token": "tokens",
+    "events": "events",
+    "db": "database",
+}
+_VERBS = ("demo", "doctor", "api", "openapi")
 
-    app.add_typer(workspaces.app, name="workspace")
-    app.add_typer(orgs.app, name="org")
-    app.add_typer(tokens.app, name="token")
-    app.add_typer(events.app, name="events")
-    app.add_typer(database.app, name="db")
-    app.command("demo")(demo.demo)
-    app.command("doctor")(doctor.doctor)
-    app.command("api")(raw.api)
-    app.command("openapi")(document.openapi)
+
+def _add(verb: str) -> None:
+    if verb in _GROUPS:
+        app.add_typer(import_module(f".{_GROUPS[verb]}", __package__).app, name=verb)
+    elif verb in _VERBS:
+        app.command(verb)(getattr(import_module(f".{verb}", __package__), verb))
 
 
 _FLAGS = {"--json", "--verbose", "-v"}
 _OPTIONS = {"--api-url", "--token", "--output", "-o", "--config"}
 
 
-def hoist(arguments: list[str]) -> list[str]:
-    """Move the options of the first level to the front, wherever they stand before `--`."""
+def hoist(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The options of the first level, wherever they stand before `--`, and all the rest."""
     first, rest = [], []
     waiting = iter(arguments)
     for argument in waiting:
@@ -109,7 +114,7 @@ def hoist(arguments: list[str]) -> list[str]:
             first += [argument, *([value] if (value := next(waiting, None)) is not None else [])]
         else:
             rest.append(argument)
-    return first + rest
+    return first, rest
 
 
 def main() -> None:
@@ -121,9 +126,11 @@ def main() -> None:
 
     from .session import Refused, fail
 
-    _add_groups()
-    arguments = hoist(sys.argv[1:])
+    options, rest = hoist(sys.argv[1:])
+    known = rest[:1] if rest[:1] and rest[0] in {*_GROUPS, *_VERBS} else [*_GROUPS, *_VERBS]
+    for verb in known:
+        _add(verb)
     try:
-        app(arguments)
+        app(options + rest)
     except (Refused, httpx.TransportError) as problem:
         fail(problem)
