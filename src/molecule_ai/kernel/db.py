@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import asyncpg
@@ -139,3 +140,9 @@ async def many(connection: Connection, kind: type[T], sql: LiteralString, *args:
 def affected(status: str) -> int:
     """Rows touched, from the status line of `execute` ("UPDATE 3")."""
     return int(status.rsplit(" ", 1)[-1])
+
+
+async def now(connection: Connection) -> datetime:
+    """The database's clock: the one that decides between processes."""
+    instant: datetime = await connection.fetchval("SELECT now()")
+    return instant

@@ -80,10 +80,16 @@ def decode(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         try:
-            value, _ = json.JSONDecoder().raw_decode(body.decode().lstrip())
+            value, _ = json.JSONDecoder().raw_decode(body.decode(errors="replace").lstrip())
         except ValueError:
             raise SerializationException(str(problem)) from problem
-        return value
+        return _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    """`value` with U+FFFD for halves of characters, which neither UTF-8 nor PostgreSQL can hold."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _route(

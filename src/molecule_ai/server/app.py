@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -16,6 +18,7 @@ from molecule_ai import __version__
 from molecule_ai.kernel import log
 from molecule_ai.kernel.clock import Clock, Ids, RandomIds, SystemClock
 from molecule_ai.kernel.db import Database
+from molecule_ai.kernel.db import now as database_now
 from molecule_ai.kernel.engine import Supervisor
 from molecule_ai.kernel.http import EXCEPTION_HANDLERS, ApiRequest
 from molecule_ai.kernel.notify import Notifications
@@ -27,6 +30,10 @@ from molecule_ai.provisioners.process import ProcessProvisioner
 from . import openapi
 from .activity import routes as activity_routes
 from .activity.service import Activity
+from .approvals import routes as approvals_routes
+from .approvals.expiry import ApprovalExpiry
+from .approvals.service import Approvals
+from .approvals.service import Policy as ApprovalPolicy
 from .auth.gatekeeper import Gatekeeper
 from .auth.principal import Principal
 from .delegations import routes as delegations_routes
@@ -45,6 +52,13 @@ from .orgs.service import Orgs
 from .registry import routes as registry_routes
 from .registry.beats import Beats
 from .registry.service import Registry
+from .schedules import routes as schedules_routes
+from .schedules.delivery import REPLY_KIND as SCHEDULE_RUN
+from .schedules.ledger import Ledger, rules_of
+from .schedules.messages import MailboxDelivery
+from .schedules.scheduler import RunReaper, Scheduler
+from .schedules.service import CHANNEL as SCHEDULES_CHANGED
+from .schedules.service import Schedules
 from .secrets import routes as secrets_routes
 from .secrets.keys import keyring
 from .secrets.service import Secrets
@@ -106,6 +120,34 @@ class Server:
         )
         self.traffic = Traffic(self.db, self.events, self.ids, _limits(settings))
         self.mailbox = Mailbox(self.db, self.events, self.traffic, self.clock, self.ids)
+        self.ledger = Ledger(
+            self.events,
+            MailboxDelivery(self.mailbox),
+            self.ids,
+            rules_of(
+                poll_seconds=settings.scheduler_poll_seconds,
+                fire_timeout_seconds=settings.schedule_fire_timeout_seconds,
+                misfire_grace_seconds=settings.scheduler_misfire_grace_seconds,
+                busy_policy=settings.scheduler_busy_policy,
+            ),
+            replica=f"{socket.gethostname()}:{os.getpid()}",
+        )
+        self.schedules = Schedules(self.db, self.events, self.ledger, self.ids, now=database_now)
+        self.mailbox.replies[SCHEDULE_RUN] = self.schedules.settled
+        self.mailbox.dispatches[SCHEDULE_RUN] = self.schedules.started
+        self.approvals = Approvals(
+            self.db,
+            self.events,
+            self.gatekeeper,
+            self.ids,
+            ApprovalPolicy(
+                ttl=timedelta(seconds=settings.approval_ttl_seconds)
+                if settings.approval_ttl_seconds
+                else None,
+                allows_own_decision=settings.approvals_allow_self_decide,
+                browser_origins=settings.origins,
+            ),
+        )
         self.delegations = Delegations(
             self.db,
             self.events,
@@ -189,6 +231,7 @@ class Server:
             self.supervisor.run("token-usage", self.gatekeeper.run)
             self.supervisor.add(DelegationSweeper(self.delegations, retention_days=30))
             self._start_lifecycle()
+            self._start_clocks()
 
     def _start_lifecycle(self) -> None:
         settings, supervisor = self.settings, self.supervisor
@@ -219,6 +262,20 @@ class Server:
             )
         )
 
+    def _start_clocks(self) -> None:
+        self.notifications.on(SCHEDULES_CHANGED, lambda _: self.supervisor.wake(Scheduler.name))
+        self.notifications.on_gap(lambda: self.supervisor.wake(Scheduler.name))
+        self.supervisor.add(Scheduler(self.db, self.ledger, now=database_now))
+        self.supervisor.add(
+            RunReaper(
+                self.db,
+                self.ledger,
+                now=database_now,
+                retention=_days(self.settings.events_retention_days),
+            )
+        )
+        self.supervisor.add(ApprovalExpiry(self.approvals))
+
     async def stop(self) -> None:
         """Stop engines, write what was deferred, disconnect."""
         self.operations.stopping = True
@@ -241,6 +298,8 @@ class Server:
                 *workspaces_routes.handlers,
                 *lifecycle_routes.handlers,
                 *orgs_routes.handlers,
+                *schedules_routes.handlers,
+                *approvals_routes.handlers,
             ],
             dependencies={
                 name: Provide(_always(service), sync_to_thread=False)
@@ -252,6 +311,8 @@ class Server:
                     "activity": self.activity,
                     "registry": self.registry,
                     "beats": self.beats,
+                    "schedules": self.schedules,
+                    "approvals": self.approvals,
                     "mailbox": self.mailbox,
                     "delegations": self.delegations,
                     "secrets": self.secrets,
@@ -297,6 +358,10 @@ def _limits(settings: Settings) -> Limits:
         fan_out=settings.chain_max_fan_out,
         pair_per_minute=settings.chain_pair_rate,
     )
+
+
+def _days(count: int) -> timedelta | None:
+    return timedelta(days=count) if count else None
 
 
 def _always(service: Any) -> Callable[[], Any]:

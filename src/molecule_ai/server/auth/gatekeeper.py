@@ -14,7 +14,7 @@ from litestar.exceptions import SerializationException
 from litestar.handlers import BaseRouteHandler
 
 from molecule_ai.kernel.batch import Coalescer
-from molecule_ai.kernel.db import Database
+from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.kernel.errors import ApiError, DatastoreUnavailable, InvalidRequest
 from molecule_ai.server.settings import Settings
 
@@ -97,6 +97,8 @@ class Gatekeeper:
                 return await self._caller(connection)
             case Tier.DELEGATE:
                 return await self._delegate(connection)
+            case Tier.PEER:
+                return await self._peer(connection)
             case Tier.SOCKET:
                 return await self._socket(connection)
 
@@ -132,6 +134,13 @@ class Gatekeeper:
             return False
         async with self._db.connection() as connection:
             return not await store.any_credential(connection)
+
+    async def has_operator(self, db: Connection) -> bool:
+        """Whether an operator has set up a credential: then no agent answers its own questions."""
+        settings = self._settings
+        if self._admin_tokens or settings.strict or settings.molecule_org_id:
+            return True
+        return await store.any_org_key(db)
 
     async def run(self) -> None:
         """Write `last_used_at` of the tokens used, once a second at most."""
@@ -302,6 +311,16 @@ class Gatekeeper:
         if not isinstance(body, dict) or body.get("target_id"):
             return await self._workspace(connection, own_only=False)
         return await self._caller(connection)
+
+    async def _peer(self, connection: Request) -> Principal:
+        """Contract 03 §2.10: a teammate in its own name; whoever runs the org needs no name."""
+        if connection.headers.get("x-workspace-id"):
+            return await self._caller(connection)
+        self._path_workspace(connection)
+        caller = await self.identify(bearer_of(connection))
+        if caller is None or not caller.is_admin:
+            raise errors.CallerHeaderRequired
+        return caller
 
     def _canvas_caller(self, connection: Request, token: str, caller: Principal | None) -> Principal:
         if token:

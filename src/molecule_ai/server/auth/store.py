@@ -87,3 +87,11 @@ FIND_BINDINGS = """
 
 async def find_bindings(connection: Connection, ids: Sequence[UUID]) -> list[Binding]:
     return await many(connection, Binding, FIND_BINDINGS, ids)
+
+
+ANY_ORG_KEY = "SELECT EXISTS (SELECT 1 FROM org_api_tokens WHERE revoked_at IS NULL)"
+
+
+async def any_org_key(connection: Connection) -> bool:
+    """Whether somebody holds an org API key."""
+    return bool(await connection.fetchval(ANY_ORG_KEY))

@@ -23,6 +23,7 @@ class Tier(Enum):
     DISCOVERY = "Discovery"
     CALLER = "Caller"
     DELEGATE = "WorkspaceAuth (the target's path: Caller)"
+    PEER = "Caller (header required)"
     SIGNATURE = "Signature"
     SOCKET = "WebSocket"
 
@@ -71,6 +72,14 @@ _RAISES: dict[Tier, tuple[type[ApiError], ...]] = {
         errors.MissingCallerToken,
         errors.InvalidCallerToken,
         errors.InvalidCallerId,
+    ),
+    Tier.PEER: (
+        errors.CallerHeaderRequired,
+        errors.MissingCallerToken,
+        errors.InvalidCallerToken,
+        errors.InvalidCallerId,
+        errors.InvalidWorkspaceId,
+        DatastoreUnavailable,
     ),
     Tier.SOCKET: (errors.MissingWorkspaceToken, errors.InvalidWorkspaceToken, DatastoreUnavailable),
 }

@@ -18,6 +18,10 @@ class Frame(Struct, kw_only=True):
     payload: dict[str, Any]
     id: UUID | UnsetType = UNSET
     seq: int | UnsetType = UNSET
+    # An agent that waits for a decision looks for these next to the envelope (contract 03 §4.8).
+    approval_id: str | UnsetType = UNSET
+    status: str | UnsetType = UNSET
+    decided_by: str | UnsetType | None = UNSET
 
 
 class RecordedEvent(Struct, kw_only=True):

@@ -75,11 +75,20 @@ class Events:
         payload: dict[str, Any],
         *,
         tx: Connection | None = None,
+        beside: dict[str, Any] | None = None,
     ) -> None:
-        """Send an event that has no row of its own to the clients of all processes."""
-        await self.send(
-            Frame(event=event, workspace_id=workspace_id, timestamp=self._clock.now(), payload=payload), tx=tx
+        """Send an event that has no row of its own to the clients of all processes.
+
+        `beside` fills the fields of the frame that some clients look for next to the envelope's.
+        """
+        frame = Frame(
+            event=event,
+            workspace_id=workspace_id,
+            timestamp=self._clock.now(),
+            payload=payload,
+            **(beside or {}),
         )
+        await self.send(frame, tx=tx)
 
     async def broadcast_many(
         self, frames: Sequence[tuple[Event, UUID, dict[str, Any]]], *, tx: Connection

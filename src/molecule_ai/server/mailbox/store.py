@@ -53,6 +53,44 @@ async def put(tx: Connection, message_id: UUID, post: Post, key: str, chain: Cha
     return row is not None
 
 
+PUT_ROOTS = """
+    WITH rows AS (
+        INSERT INTO mailbox_messages (id, workspace_id, source_kind, source_label, priority, method, body,
+            idempotency_key, reply_kind, reply_id, is_budget_fatal, chain_id)
+        SELECT p.id, p.target_id, p.source_kind, p.source_label, p.priority, p.method, p.body, p.key,
+               p.reply_kind, p.reply_id, p.is_budget_fatal, p.chain_id
+          FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::jsonb[],
+                      $8::text[], $9::text[], $10::text[], $11::boolean[], $12::uuid[])
+            AS p (id, target_id, source_kind, source_label, priority, method, body, key, reply_kind, reply_id,
+                  is_budget_fatal, chain_id)
+         WHERE EXISTS (SELECT 1 FROM workspaces w WHERE w.id = p.target_id)
+        ON CONFLICT (workspace_id, idempotency_key) WHERE status IN ('queued', 'dispatched') DO NOTHING
+        RETURNING workspace_id),
+    told AS (
+        SELECT pg_notify('molecule_mailbox', id::text) FROM (SELECT DISTINCT workspace_id AS id FROM rows) w)
+    SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM told)"""
+
+
+async def put_roots(tx: Connection, rows: Sequence[tuple[UUID, Post, str, UUID]]) -> int:
+    """Insert messages that nothing caused, each as (id, post, key, chain id); returns how many are new."""
+    stored = await tx.fetchval(
+        PUT_ROOTS,
+        [row_id for row_id, *_ in rows],
+        [post.target_id for _, post, *_ in rows],
+        [post.source_kind.value for _, post, *_ in rows],
+        [post.source_label for _, post, *_ in rows],
+        [int(post.priority) for _, post, *_ in rows],
+        [str(post.body.get("method") or "") for _, post, *_ in rows],
+        [post.body for _, post, *_ in rows],
+        [key for _, _, key, _ in rows],
+        [post.reply_kind for _, post, *_ in rows],
+        [post.reply_id for _, post, *_ in rows],
+        [post.is_budget_fatal for _, post, *_ in rows],
+        [chain_id for *_, chain_id in rows],
+    )
+    return int(stored)
+
+
 class Twin(Struct, frozen=True):
     """An active message with the same key, and whether the target exists at all."""
 

@@ -34,6 +34,19 @@ async def can_communicate(connection: Connection, caller: UUID, target: UUID) ->
     return bool(await connection.fetchval(CAN_COMMUNICATE, caller, target))
 
 
+IS_ABOVE = """
+    WITH RECURSIVE up AS (
+        SELECT w.parent_id, 0 AS level FROM workspaces w WHERE w.id = $2
+        UNION ALL
+        SELECT w.parent_id, up.level + 1 FROM up JOIN workspaces w ON w.id = up.parent_id WHERE up.level < 32)
+    SELECT EXISTS (SELECT 1 FROM up WHERE parent_id = $1)"""
+
+
+async def is_above(connection: Connection, upper: UUID, lower: UUID) -> bool:
+    """Whether `upper` is a strict ancestor of `lower`, in the committed state."""
+    return bool(await connection.fetchval(IS_ABOVE, upper, lower))
+
+
 class Node(Struct, frozen=True):
     """What the tree keeps of a workspace."""
 

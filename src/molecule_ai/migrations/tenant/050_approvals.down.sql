@@ -1,0 +1,2 @@
+DROP TABLE IF EXISTS approval_rules;
+DROP TABLE IF EXISTS approval_requests;

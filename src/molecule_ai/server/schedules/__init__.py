@@ -1,0 +1,1 @@
+"""Schedules: prompts at a time, the engine that fires them, and the ledger of what became of each."""
