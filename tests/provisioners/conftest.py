@@ -72,7 +72,7 @@ async def provisioner(tmp_path: Path) -> AsyncIterator[ProcessProvisioner]:
     provisioner = make_provisioner(home)
     yield provisioner
     await provisioner.close()
-    await end(lambda: scan.marked(provisioner.home_id))
+    await end(scan.Scanner(provisioner.home_id).look)
 
 
 @pytest.fixture(params=["forked", "spawned"])

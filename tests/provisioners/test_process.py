@@ -24,7 +24,7 @@ CONTRACT_NAMES = {
 }  # fmt: skip
 OWN_NAMES = {
     "PATH", "HOME", "LANG", "TMPDIR", "MOLECULE_INSTANCE_ID", "CONFIGS_DIR", "WORKSPACE_DIR",
-    "AGENT_ORPHAN_TIMEOUT", "AGENT_LISTEN_FD", "MOLECULE_HOME_ID",
+    "AGENT_ORPHAN_TIMEOUT", "AGENT_LISTEN_FD", "AGENT_URL", "MOLECULE_HOME_ID",
 }  # fmt: skip
 
 
@@ -153,10 +153,10 @@ async def test_stop_ends_the_agent_and_what_it_started(provisioner: ProcessProvi
     launch = make_launch(runtime, env={"STUB_CHILD": "1"})
     handle = await provisioner.start(launch)
     await ask(handle)
-    assert len(scan.marked(provisioner.home_id, launch.workspace_id)) == 2
+    assert len(scan.marked(provisioner.home_id)) == 2
     await provisioner.stop(launch.workspace_id, handle)
     assert not await provisioner.is_running(handle)
-    assert scan.marked(provisioner.home_id, launch.workspace_id) == []
+    assert scan.marked(provisioner.home_id) == []
     await provisioner.stop(launch.workspace_id, handle)
 
 
@@ -235,6 +235,37 @@ async def test_a_repeated_start_returns_the_agent_of_the_first_one(provisioner: 
     launch = make_launch()
     first = await provisioner.start(launch)
     assert await provisioner.start(launch) == first
+
+
+async def test_the_handle_is_recorded_before_anything_of_the_agent_runs(
+    provisioner: ProcessProvisioner, runtime: str
+) -> None:
+    launch = make_launch(runtime)
+    recorded = []
+
+    async def record(handle: Handle) -> None:
+        assert await provisioner.is_running(handle)
+        recorded.append((handle, await provisioner.logs(launch.workspace_id)))
+
+    handle = await provisioner.start(launch, record)
+    assert recorded == [(handle, "")]
+    assert (await ask(handle))["environment"]["AGENT_URL"] == handle.url
+    await provisioner.start(launch, record)
+    assert recorded[1:] == [(handle, "stub is up\n")]
+
+
+async def test_an_agent_that_cannot_be_recorded_never_lives(
+    provisioner: ProcessProvisioner, runtime: str
+) -> None:
+    launch = make_launch(runtime)
+
+    async def record(handle: Handle) -> None:
+        raise ConnectionError("the database is away")
+
+    with pytest.raises(ConnectionError):
+        await provisioner.start(launch, record)
+    await wait_for(lambda: scan.marked(provisioner.home_id) == [])
+    assert await provisioner.logs(launch.workspace_id) == ""
 
 
 async def test_what_an_agent_prints_is_its_log(provisioner: ProcessProvisioner, runtime: str) -> None:

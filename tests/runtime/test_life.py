@@ -57,6 +57,14 @@ async def test_agents_md_describes_the_workspace(parrot):
     assert "- search" in text
 
 
+async def test_a_project_keeps_its_own_agents_md(start_agent, config_dir):
+    path = config_dir.parent / "workspace" / "AGENTS.md"
+    path.parent.mkdir()
+    path.write_text("# Our project\n")
+    await start_agent(ECHO)
+    assert path.read_text() == "# Our project\n"
+
+
 async def test_the_environment_wins_over_the_file(platform, start_agent):
     await start_agent(ECHO, MOLECULE_WORKSPACE_NAME="Polly", MOLECULE_AGENT_ROLE="speaks")
     assert platform.of("/registry/register")[0]["body"]["agent_card"]["name"] == "Polly"

@@ -113,7 +113,7 @@ def _route(
             return make(
                 path,
                 status_code=status,
-                operation_id=function.__name__,
+                operation_id=_operation_id(function.__name__, path),
                 summary=summary,
                 tags=list(tags) or None,
                 responses=_responses(errors, with_body="data" in function.__annotations__, tier=tier),
@@ -127,6 +127,19 @@ def _route(
         return decorate
 
     return route
+
+
+def _operation_id(name: str, path: str | list[str]) -> str | Callable[..., str]:
+    """The function's name; a further path of the same handler adds its first word, for ids are unique."""
+    if isinstance(path, str):
+        return name
+    main = path[0].strip("/").partition("/")[0]
+
+    def create(_handler: Any, _method: Any, components: list[Any]) -> str:
+        first = str(components[0]) if components else ""
+        return name if first == main else f"{name}_{first}"
+
+    return create
 
 
 def _responses(errors: Sequence[type[ApiError]], *, with_body: bool, tier: Any) -> dict[int, ResponseSpec]:

@@ -7,7 +7,7 @@ row: any replica, also one started after a crash, hands it back and goes on wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import BinaryIO, Protocol
@@ -75,6 +75,9 @@ class Handle(Struct, frozen=True, kw_only=True):
     container_id: str | None = None
     isolation: str | None = None
     """One line on what really confines this agent, for the admin view."""
+
+
+Record = Callable[[Handle], Awaitable[None]]
 
 
 class Orphan(Struct, frozen=True, kw_only=True):
@@ -172,11 +175,13 @@ class Provisioner(Protocol):
     node: str
     """The machine whose agents this process can reach; empty: it reaches them all."""
 
-    async def start(self, launch: Launch) -> Handle:
+    async def start(self, launch: Launch, record: Record | None = None) -> Handle:
         """Bring the agent to life and return how to find it; it goes online when it registers.
 
-        Raises `ProvisionError`. A caller that dies before it recorded the handle leaves an orphan,
-        which `find_orphans` returns because its instance is not the expected one, or `stop` ends.
+        `record` is awaited when the handle is known and nothing of the agent has run yet: what it writes
+        is there before the agent registers, and if it raises, or its process dies, no agent lives. A
+        start repeated with the same instance returns the living agent of the first one, recorded anew.
+        Raises `ProvisionError`.
         """
         ...
 

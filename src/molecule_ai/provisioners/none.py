@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from .base import Handle, Launch, Orphan, WorkspaceFiles
+from .base import Handle, Launch, Orphan, Record, WorkspaceFiles
 from .errors import NoBackend
 
 
@@ -15,7 +15,7 @@ class NoProvisioner:
     name = "none"
     node = ""
 
-    async def start(self, launch: Launch) -> Handle:
+    async def start(self, launch: Launch, record: Record | None = None) -> Handle:
         raise NoBackend("no back end to run agents is configured")
 
     async def stop(self, workspace_id: UUID, handle: Handle | None, grace: float = 5) -> None:

@@ -21,7 +21,9 @@ from uuid import UUID
 
 import structlog
 
-from .base import Handle, Launch, Orphan
+from molecule_ai.kernel import failpoints
+
+from .base import Handle, Launch, Orphan, Record
 from .environment import agent_environment
 from .errors import Elsewhere, StartFailed
 from .local import layout, logs, scan
@@ -29,7 +31,7 @@ from .local.birth import Birth
 from .local.ending import end
 from .local.files import LocalFiles
 from .local.identity import Identity, boot_id, is_alive
-from .local.incubator import Incubator, Newborn
+from .local.incubator import Incubator
 from .local.layout import Layout
 from .local.limits import describe, limits_for
 
@@ -78,24 +80,24 @@ class ProcessProvisioner:
         self._path = path
         self.node = layout.node_id(self.home)
         self.home_id = hashlib.sha256(f"{self.node}:{self.home}".encode()).hexdigest()[:16]
+        self._scanner = scan.Scanner(self.home_id)
         self._incubator = Incubator(self.home_id, {"PATH": path, "LANG": LANG, "HOME": str(self.home)})
         self._starts = asyncio.Semaphore(concurrent_starts or max(4, 2 * (os.cpu_count() or 1)))
         self._settling: set[asyncio.Task[None]] = set()
 
-    async def start(self, launch: Launch) -> Handle:
-        """Bring an agent to life, in the place of any other one of its workspace.
-
-        A start that is repeated with the same instance returns the agent that the first one made.
-        """
+    async def start(self, launch: Launch, record: Record | None = None) -> Handle:
+        """Bring an agent to life, in the place of any other one of its workspace."""
         here = layout.layout_of(self.home, launch.workspace_id)
         if (known := here.recall()) and known.instance_id == launch.instance_id and self._lives(known):
+            if record is not None:
+                await record(known)
             return known
         await self._starts.acquire()
         try:
             await self.stop(
                 launch.workspace_id, known if known and known.node == self.node else None, LEFTOVER_GRACE
             )
-            handle = await self._start(here, launch)
+            handle = await self._start(here, launch, record)
         except BaseException:
             self._starts.release()
             raise
@@ -106,7 +108,7 @@ class ProcessProvisioner:
 
     async def stop(self, workspace_id: UUID, handle: Handle | None, grace: float = 5) -> None:
         leader = self._identity(handle) if handle else None
-        await end(partial(scan.marked, self.home_id, workspace_id), leader, grace)
+        await end(partial(self._scanner.look, workspace_id), leader, grace)
 
     async def is_running(self, handle: Handle) -> bool:
         return is_alive(self._identity(handle))
@@ -124,7 +126,7 @@ class ProcessProvisioner:
         """See `Provisioner.find_orphans`. The round also cuts logs that have grown too large."""
         await asyncio.to_thread(logs.rotate, layout.workspaces_of(self.home).glob("*/agent.log"))
         found: dict[tuple[UUID, UUID], Orphan] = {}
-        for process in await asyncio.to_thread(scan.marked, self.home_id):
+        for process in await self._scanner.look():
             if expected.get(process.workspace_id) == process.instance_id or process.is_owned:
                 continue
             if scan.age_seconds(process.identity) < YOUNG_SECONDS:
@@ -137,21 +139,16 @@ class ProcessProvisioner:
     async def kill_orphan(self, orphan: Orphan) -> None:
         if orphan.node != self.node:
             raise Elsewhere(orphan.node)
-
-        def remains() -> list[scan.Marked]:
-            found = scan.marked(self.home_id, orphan.workspace_id)
-            return [process for process in found if process.instance_id == orphan.instance_id]
-
-        await end(remains)
+        await end(partial(self._scanner.look, orphan.workspace_id, orphan.instance_id))
 
     async def end_all(self, grace: float = 5) -> None:
         """End every agent of this installation: the last act of a server that goes with its agents."""
-        await end(partial(scan.marked, self.home_id), None, grace)
+        await end(self._scanner.look, None, grace)
 
     def files(self, workspace_id: UUID) -> LocalFiles:
         here = layout.layout_of(self.home, workspace_id)
         return LocalFiles(
-            here, workspace_id, self.home_id, {"LANG": LANG, **self._own_environment(here, here.workspace)}
+            here, workspace_id, self._scanner, {"LANG": LANG, **self._own_environment(here, here.workspace)}
         )
 
     async def warm(self, runtime: str) -> None:
@@ -163,43 +160,50 @@ class ProcessProvisioner:
             settling.cancel()
         self._incubator.close()
 
-    async def _start(self, here: Layout, launch: Launch) -> Handle:
+    async def _start(self, here: Layout, launch: Launch, record: Record | None) -> Handle:
         try:
             directory = await asyncio.to_thread(here.prepare, launch)
+            failpoints.reach("process.prepared")
             log_fd = logs.open_for_agent(here.log)
         except OSError as error:
             raise StartFailed(f"the files of the workspace cannot be written: {error.strerror}") from error
         try:
             with _listen() as listener:
-                birth = self._birth(here, launch, directory)
+                url = _url_of(listener)
+                birth = self._birth(here, launch, directory, url)
                 newborn = await self._incubator.bear(birth, self._preload(launch.runtime), listener, log_fd)
-                return self._accept(here, launch, listener, newborn)
         finally:
             os.close(log_fd)
-
-    def _accept(self, here: Layout, launch: Launch, listener: socket.socket, newborn: Newborn) -> Handle:
-        """Write down who the newborn is, then let it live; without an await, nothing comes in between."""
-        handle = Handle(
-            instance_id=launch.instance_id,
-            url=_url_of(listener),
-            node=self.node,
-            pid=newborn.identity.pid,
-            started_at=newborn.identity.started_at,
-            boot_id=newborn.identity.boot_id,
-            isolation=describe(limits_for(launch.tier, self._memory_mb_by_tier)),
-        )
+        handle = self._handle(launch, newborn.identity, url)
         try:
+            failpoints.reach("process.born")
             here.remember(handle)
-        except OSError as error:
+            if record is not None:
+                await record(handle)
+        except BaseException:
             newborn.discard()
-            raise StartFailed("the files of the workspace cannot be written") from error
+            raise
+        failpoints.reach("process.recorded")
         newborn.release()
+        failpoints.reach("process.released")
         log.info("agent_started", workspace_id=str(launch.workspace_id), pid=handle.pid, url=handle.url)
         return handle
 
-    def _birth(self, here: Layout, launch: Launch, directory: Path) -> Birth:
+    def _handle(self, launch: Launch, identity: Identity, url: str) -> Handle:
+        return Handle(
+            instance_id=launch.instance_id,
+            url=url,
+            node=self.node,
+            pid=identity.pid,
+            started_at=identity.started_at,
+            boot_id=identity.boot_id,
+            isolation=describe(limits_for(launch.tier, self._memory_mb_by_tier)),
+        )
+
+    def _birth(self, here: Layout, launch: Launch, directory: Path, url: str) -> Birth:
         own = {
             **self._own_environment(here, directory),
+            "AGENT_URL": url,
             "AGENT_ORPHAN_TIMEOUT": f"{self._orphan_timeout.total_seconds():g}",
             scan.HOME_MARK: self.home_id,
         }

@@ -16,9 +16,10 @@ from types import ModuleType
 log = logging.getLogger(__name__)
 
 M_ARENA_MAX = -8  # glibc's <malloc.h>
-# httpx imports its own command line when click, rich and pygments happen to be installed: 6 MB
-# and 0.2 s for nothing. A None entry makes its guarded import take the fallback.
-UNUSED = "httpx._main"
+# httpx imports its own command line when click, rich and pygments happen to be installed: 6 MB and 0.2 s
+# for nothing. A None entry makes its guarded import take the fallback. It stands here because every
+# process that becomes an agent, or forks one, imports this module before httpx.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # the documented way to refuse
 
 _loading: dict[str, asyncio.Task[ModuleType]] = {}
 
@@ -44,7 +45,6 @@ async def load_module(name: str) -> ModuleType:
 
 def _import(name: str) -> ModuleType:
     started = time.monotonic()
-    sys.modules.setdefault(UNUSED, None)  # type: ignore[arg-type]  # None is the documented way to refuse
     gc.disable()  # collecting while modules pile up takes a sixth of the time and frees nothing
     try:
         module = importlib.import_module(name)

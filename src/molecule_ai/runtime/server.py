@@ -20,6 +20,7 @@ RPC_PATHS = ("/", "/a2a")  # AGENTS.md and older peers name the second one
 MAX_BODY_BYTES = 2 * 1024 * 1024  # twice what the platform's proxy lets through
 NOT_CONFIGURED = {"code": -32603, "message": "agent not configured"}
 BACKLOG = 128
+WILDCARDS = frozenset({"0.0.0.0", "::"})
 CLOSE_SECONDS = 0.5  # what connections get at the end; aiohttp waits twice
 
 
@@ -123,8 +124,10 @@ def public_url(settings: RuntimeSettings, listener: socket.socket) -> str:
     """Return the URL under which the platform reaches this agent."""
     if settings.agent_url:
         return settings.agent_url
-    port = listener.getsockname()[1]
-    return f"http://{settings.hostname or socket.gethostname()}:{port}"
+    address, port = listener.getsockname()[:2]
+    if address in WILDCARDS:
+        address = settings.hostname or socket.gethostname()
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def _not_configured(document: Any, reason: str) -> dict[str, Any]:

@@ -30,12 +30,8 @@ def document(app: Litestar) -> dict[str, Any]:
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):
             tier = handler.opt.get("tier")
-            if tier is None:
-                continue
-            operation_id = handler.operation_id
-            for item in schema["paths"].values():
-                for operation in item.values():
-                    if isinstance(operation, dict) and operation.get("operationId") == operation_id:
-                        operation["x-tier"] = tier.value
-                        operation["security"] = [] if tier is Tier.NONE else [{"bearer": []}]
+            for method in getattr(handler, "http_methods", ()) if tier else ():
+                operation = schema["paths"][route.path_format][method.lower()]
+                operation["x-tier"] = tier.value
+                operation["security"] = [] if tier is Tier.NONE else [{"bearer": []}]
     return schema

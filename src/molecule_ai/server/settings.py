@@ -29,7 +29,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     port: Annotated[int, Meta(description="Listening port.")] = 8080
-    bind_addr: Annotated[str, Meta(description="Listening address; loopback unless set.")] = ""
+    bind_addr: Annotated[
+        str,
+        Meta(
+            description="Listening address; unset: all interfaces, loopback in development and `molecule up`."
+        ),
+    ] = ""
     database_url: Annotated[str, Meta(description="PostgreSQL DSN; empty: the embedded PostgreSQL.")] = ""
     database_connections: Annotated[
         int, Meta(description="Connections of all workers of this server together.")

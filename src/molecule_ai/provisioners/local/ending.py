@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from molecule_ai.provisioners.errors import ProvisionError
 
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.02
 KILL_SECONDS = 5.0  # what the kernel may need to take a killed process down
 SWEEPS = 10  # a process may fork between the look and the kill, but not for ever faster than we look
 
-Find = Callable[[], list[Marked]]
+Find = Callable[[], Awaitable[list[Marked]]]
 
 
 async def end(find: Find, leader: Identity | None = None, grace: float = 0) -> None:
@@ -39,7 +39,7 @@ async def end(find: Find, leader: Identity | None = None, grace: float = 0) -> N
 
 
 async def _look(find: Find, leader: Identity | None) -> set[Identity]:
-    found = {process.identity for process in await asyncio.to_thread(find)}
+    found = {process.identity for process in await find()}
     if leader is not None and is_alive(leader):
         found.add(leader)
     return found

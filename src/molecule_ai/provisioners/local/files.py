@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import BinaryIO, TypeVar
 from uuid import UUID, uuid4
 
@@ -35,11 +36,11 @@ class LocalFiles:
     """Reads and writes in the directories themselves, also while no agent runs."""
 
     def __init__(
-        self, layout: Layout, workspace_id: UUID, home_id: str, environment: Mapping[str, str]
+        self, layout: Layout, workspace_id: UUID, scanner: scan.Scanner, environment: Mapping[str, str]
     ) -> None:
         self._layout = layout
         self._workspace_id = workspace_id
-        self._home_id = home_id
+        self._scanner = scanner
         self._environment = environment
 
     async def stat(self, root: Root, path: str) -> FileEntry | None:
@@ -127,12 +128,8 @@ class LocalFiles:
         await asyncio.to_thread(directory.mkdir, 0o700, True, True)
         call_id = uuid4()
 
-        def of_this_call() -> list[scan.Marked]:
-            found = scan.marked(self._home_id, self._workspace_id)
-            return [process for process in found if process.instance_id == call_id]
-
         async def sweep() -> None:
-            await end(of_this_call)
+            await end(partial(self._scanner.look, self._workspace_id, call_id))
 
         return await execute(
             argv,
@@ -147,7 +144,7 @@ class LocalFiles:
     def _marks(self, call_id: UUID) -> dict[str, str]:
         me = identify(os.getpid())
         return {
-            scan.HOME_MARK: self._home_id,
+            scan.HOME_MARK: self._scanner.home_id,
             scan.WORKSPACE_MARK: str(self._workspace_id),
             scan.INSTANCE_MARK: str(call_id),
             scan.OWNER_MARK: f"{me.pid}:{me.started_at}" if me else "",

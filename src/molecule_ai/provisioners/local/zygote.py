@@ -9,6 +9,7 @@ It must never start a thread and never write to a buffer: both would be copied h
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -49,11 +50,33 @@ def main() -> None:
     agent = None if problem else _serve(server)
     if agent is None:
         return
-    # Out here nothing of the zygote is left on the stack, and the agent ends like any other program.
     server.close()
     settle(agent.birth, agent.control, agent.listener)
     gc.enable()
-    live(agent.birth.entry)
+    os._exit(_status_of(agent.birth.entry))
+
+
+def _status_of(entry: str) -> int:
+    """Run the agent to its end, whatever that is, and return its exit status.
+
+    The caller leaves without taking the interpreter apart, which would copy all memory that the agent
+    shares with its siblings only to free it.
+    """
+    try:
+        live(entry)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    return status
 
 
 def _prepare(modules: list[str]) -> str | None:

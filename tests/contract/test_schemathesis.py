@@ -1,0 +1,39 @@
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ADMIN_TOKEN
+from tests.support import serve
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.serial
+@pytest.mark.slow
+async def test_no_request_the_document_allows_ends_in_a_5xx_or_an_undeclared_status(dsn: str) -> None:
+    async with serve(dsn, workers=2) as served:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "schemathesis.cli", "run", "docs/openapi/management.yaml"),
+            *("--url", served.url, "--header", f"Authorization: Bearer {ADMIN_TOKEN}"),
+            *("--checks", "not_a_server_error,status_code_conformance"),
+            *("--max-examples", "15", "--seed", "1", "--workers", "2", "--no-color"),
+            *("--phases", "examples,coverage,fuzzing", "--generation-database", "none"),
+            # A socket and a stream are no request and answer.
+            *("--exclude-path-regex", "^/ws$|/events/stream$"),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            output = (await asyncio.wait_for(process.communicate(), 400))[0].decode()
+        finally:
+            if process.returncode is None:
+                process.kill()
+    assert process.returncode == 0, output[-12000:] + served_errors(served.log())
+
+
+def served_errors(log: str) -> str:
+    """The crashes that the server logged."""
+    return "\n".join(line for line in log.splitlines() if "crashed" in line)[-8000:]
