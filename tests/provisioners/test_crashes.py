@@ -116,7 +116,7 @@ async def test_an_agent_that_nobody_recorded_is_found_and_ended(
     assert await provisioner.find_orphans({}) == []
 
 
-@pytest.mark.parametrize("server", ["process.released"], indirect=True)
+@pytest.mark.parametrize("server", ["process.released", "process.remembered"], indirect=True)
 async def test_a_start_repeated_by_another_replica_doubles_nothing(
     provisioner: ProcessProvisioner, server: Server
 ) -> None:

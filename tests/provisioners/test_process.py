@@ -274,7 +274,7 @@ async def test_what_an_agent_prints_is_its_log(provisioner: ProcessProvisioner, 
     assert await provisioner.logs(launch.workspace_id) == "stub is up\n"
     assert await provisioner.logs(launch.workspace_id, 3) == "up\n"
     assert await provisioner.logs(uuid4()) == ""
-    assert layout_of(provisioner.home, launch.workspace_id).log.stat().st_mode & 0o777 == 0o600
+    assert layout_of(provisioner.home, launch.workspace_id).output.stat().st_mode & 0o777 == 0o600
 
 
 async def test_an_agent_that_ends_at_once_is_started_and_then_not_running(

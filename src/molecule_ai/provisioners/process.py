@@ -114,7 +114,7 @@ class ProcessProvisioner:
         return is_alive(self._identity(handle))
 
     async def logs(self, workspace_id: UUID, tail_bytes: int = 64 * 1024) -> str:
-        path = layout.layout_of(self.home, workspace_id).log
+        path = layout.layout_of(self.home, workspace_id).output
         return await asyncio.to_thread(logs.tail, path, min(tail_bytes, MAX_LOG_BYTES))
 
     async def remove(self, workspace_id: UUID, handle: Handle | None, purge: bool) -> None:
@@ -164,7 +164,7 @@ class ProcessProvisioner:
         try:
             directory = await asyncio.to_thread(here.prepare, launch)
             failpoints.reach("process.prepared")
-            log_fd = logs.open_for_agent(here.log)
+            log_fd = logs.open_for_agent(here.output)
         except OSError as error:
             raise StartFailed(f"the files of the workspace cannot be written: {error.strerror}") from error
         try:
@@ -177,7 +177,6 @@ class ProcessProvisioner:
         handle = self._handle(launch, newborn.identity, url)
         try:
             failpoints.reach("process.born")
-            here.remember(handle)
             if record is not None:
                 await record(handle)
         except BaseException:
@@ -186,6 +185,9 @@ class ProcessProvisioner:
         failpoints.reach("process.recorded")
         newborn.release()
         failpoints.reach("process.released")
+        # Not before: a repeated start must never take an agent for living that was not let live.
+        here.remember(handle)
+        failpoints.reach("process.remembered")
         log.info("agent_started", workspace_id=str(launch.workspace_id), pid=handle.pid, url=handle.url)
         return handle
 

@@ -14,6 +14,7 @@ from molecule_ai.provisioners.errors import CommandNotFound
 
 CHUNK_BYTES = 64 * 1024
 NOT_KNOWN = -1
+POLL_SECONDS = 0.01
 
 
 async def execute(
@@ -83,8 +84,10 @@ async def _converse(
         group.create_task(outputs[0].drain(process.stdout))
         group.create_task(outputs[1].drain(process.stderr))
         group.create_task(_feed(process, stdin))
-        await process.wait()
-        await sweep()  # a child in the background would keep the streams open
+        # Not `wait()`, which may also wait for the streams; a child in the background keeps those open.
+        while process.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
+        await sweep()
 
 
 async def _feed(process: Process, stdin: bytes | None) -> None:

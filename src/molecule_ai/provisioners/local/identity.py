@@ -60,6 +60,15 @@ def is_alive(identity: Identity) -> bool:
     return stat is not None and stat.started_at == identity.started_at and not stat.is_zombie
 
 
+def has_memory(pid: int) -> bool:
+    """Whether this is a program: not a thread of the kernel, and not one that has come to its end."""
+    if not HAS_PROC:
+        return False
+    with suppress(OSError), open(f"/proc/{pid}/statm", "rb") as file:
+        return not file.read().startswith(b"0 ")
+    return False
+
+
 def send(identity: Identity, signum: signal.Signals) -> bool:
     """Signal one process if it is still the one; returns whether it was."""
     if not hasattr(os, "pidfd_open"):

@@ -10,11 +10,14 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from molecule_ai.kernel.paths import Tree, relative, remove_directory
 from molecule_ai.provisioners.base import Handle, Launch, Root, WorkspaceAccess
 from molecule_ai.provisioners.errors import NoConfigSource, StartFailed
+
+log = structlog.get_logger(__name__)
 
 TOKEN_FILE = ".auth_token"  # noqa: S105 - a file name
 INBOUND_SECRET_FILE = ".platform_inbound_secret"  # noqa: S105 - a file name
@@ -46,7 +49,7 @@ class Layout(Struct, frozen=True):
         return self.base / "tmp"
 
     @property
-    def log(self) -> Path:
+    def output(self) -> Path:
         return self.base / "agent.log"
 
     @property
@@ -78,8 +81,11 @@ class Layout(Struct, frozen=True):
         return self._own_directory(launch)
 
     def remember(self, handle: Handle) -> None:
-        """Keep the handle beside the files, for a start that is repeated after a crash."""
-        write_private(self.handle, msgspec.json.encode(handle))
+        """Keep the handle beside the files, for a start that is repeated; without it, one starts anew."""
+        try:
+            write_private(self.handle, msgspec.json.encode(handle))
+        except OSError as error:
+            log.warning("handle_not_kept", path=str(self.handle), error=str(error))
 
     def recall(self) -> Handle | None:
         with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -17,13 +17,16 @@ from uuid import UUID
 import psutil
 from msgspec import Struct
 
-from .identity import HAS_PROC, Identity, boot_id, is_alive, stat_of
+from .identity import HAS_PROC, Identity, boot_id, has_memory, is_alive, stat_of
 
 HOME_MARK = "MOLECULE_HOME_ID"
 WORKSPACE_MARK = "WORKSPACE_ID"
 INSTANCE_MARK = "MOLECULE_INSTANCE_ID"
 OWNER_MARK = "MOLECULE_EXEC_OWNER"
 """On a command that a server runs beside an agent: `pid:start time` of that server."""
+
+BLANK_LOOKS = 3
+BLANK_SECONDS = 0.002  # becoming another program takes less
 
 
 class Marked(Struct, frozen=True):
@@ -71,12 +74,27 @@ class Scanner:
 
 def marked(home_id: str) -> list[Marked]:
     """Every live process that carries the marks of this installation."""
+    found, blank = _read(_pids(), home_id)
+    for _ in range(BLANK_LOOKS):
+        if not blank:
+            break
+        time.sleep(BLANK_SECONDS)
+        more, blank = _read(blank, home_id)
+        found += more
+    return found
+
+
+def _read(pids: Iterable[int], home_id: str) -> tuple[list[Marked], list[int]]:
+    """The marked ones, and those that showed no environment, as one does while it becomes another program."""
     needle = f"{HOME_MARK}={home_id}".encode()
-    return [
-        found
-        for pid in _pids()
-        if needle in (environ := _environ(pid)) and (found := _read_marks(pid, environ, home_id)) is not None
-    ]
+    found, blank = [], []
+    for pid in pids:
+        environ = _environ(pid)
+        if environ == b"" and has_memory(pid):
+            blank.append(pid)
+        elif environ and needle in environ and (process := _read_marks(pid, environ, home_id)):
+            found.append(process)
+    return found, blank
 
 
 def age_seconds(identity: Identity) -> float:
@@ -119,12 +137,12 @@ def _pids() -> Iterator[int]:
     yield from (int(name) for name in os.listdir("/proc") if name.isdecimal())
 
 
-def _environ(pid: int) -> bytes:
-    """The environment that a process was started with; nothing of one that is not ours to read."""
+def _environ(pid: int) -> bytes | None:
+    """The environment that a process was started with; `None` when it is not ours to read."""
     if HAS_PROC:
         with suppress(OSError):
             return Path(f"/proc/{pid}/environ").read_bytes()
-        return b""
+        return None
     with suppress(psutil.Error, OSError):
         return "\0".join(f"{name}={value}" for name, value in psutil.Process(pid).environ().items()).encode()
-    return b""
+    return None
