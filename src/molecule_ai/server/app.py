@@ -26,6 +26,7 @@ from molecule_ai.kernel.parent import end_with_parent
 from molecule_ai.provisioners.base import Provisioner
 from molecule_ai.provisioners.none import NoProvisioner
 from molecule_ai.provisioners.process import ProcessProvisioner
+from molecule_ai.runtime.preload import preload
 
 from . import openapi
 from .activity import routes as activity_routes
@@ -344,6 +345,7 @@ def _provisioner(settings: Settings) -> Provisioner:
             return ProcessProvisioner(
                 settings.home,
                 settings.agent_platform_url,
+                preload=preload,
                 orphan_timeout=timedelta(seconds=settings.agent_orphan_timeout),
             )
         case other:
