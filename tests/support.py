@@ -119,13 +119,16 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(dsn: str, workers: int = 2, **settings: object) -> AsyncIterator[Served]:
+async def serve(
+    dsn: str, workers: int = 2, *, port: int = 0, respawn: bool = True, **settings: object
+) -> AsyncIterator[Served]:
     """Start real workers on `dsn` (already migrated), wait for /health, end all of them on exit.
 
     `settings` are environment variables in lower case. The process group dies with the block,
-    whatever happened to the server in between.
+    whatever happened to the server in between. A second server that takes over the agents of a killed
+    one gets its `port` and `molecule_home`; one that dies at a fail point is not to `respawn`.
     """
-    port = free_port()
+    port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="molecule-test-") as folder:
         environment = {
             "PATH": os.environ["PATH"],
@@ -142,7 +145,7 @@ async def serve(dsn: str, workers: int = 2, **settings: object) -> AsyncIterator
         log_file = Path(folder) / "server.log"
         with log_file.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *_granian(port, workers),
+                *_granian(port, workers, respawn=respawn),
                 env=environment,
                 stdout=output,
                 stderr=output,
@@ -156,7 +159,7 @@ async def serve(dsn: str, workers: int = 2, **settings: object) -> AsyncIterator
             await _end_group(process)
 
 
-def _granian(port: int, workers: int) -> list[str]:
+def _granian(port: int, workers: int, *, respawn: bool) -> list[str]:
     return [
         *(
             sys.executable,
@@ -168,7 +171,8 @@ def _granian(port: int, workers: int) -> list[str]:
             "molecule_ai.server.app:create",
         ),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), "--loop", "uvloop"),
-        *("--respawn-failed-workers", "--respawn-interval", "0.5", "--no-log"),
+        *(("--respawn-failed-workers", "--respawn-interval", "0.5") if respawn else ()),
+        "--no-log",
         *("--backlog", "2048", "--backpressure", "4096"),
     ]
 

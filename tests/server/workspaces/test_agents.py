@@ -4,94 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import ADMIN_TOKEN
-from tests.support import Served, serve, wait_for
+from tests.server.workspaces.org import Org, agents, environment, has_one_agent, organization
+from tests.support import free_port, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial]
-UP_SECONDS = 40.0
-
-
-class Org:
-    """One served organization, as an operator sees it."""
-
-    def __init__(self, served: Served, dsn: str) -> None:
-        self.served = served
-        self.dsn = dsn
-        self.client = served.client(ADMIN_TOKEN)
-
-    async def add(self, name: str, **values: Any) -> UUID:
-        answer = await self.client.post("/workspaces", json={"name": name, "runtime": "echo"} | values)
-        assert answer.status_code == 201, answer.text
-        return UUID(answer.json()["id"])
-
-    async def verb(self, workspace_id: UUID, verb: str, status: int = 200) -> dict[str, Any]:
-        answer = await self.client.post(f"/workspaces/{workspace_id}/{verb}")
-        assert answer.status_code == status, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
-
-    async def row(self, workspace_id: UUID) -> dict[str, Any]:
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            found = await connection.fetchrow(
-                "SELECT *, handle::text AS handle FROM workspaces WHERE id = $1", workspace_id
-            )
-        finally:
-            await connection.close()
-        assert found is not None
-        return dict(found)
-
-    async def until(self, workspace_id: UUID, *statuses: str, timeout: float = UP_SECONDS) -> dict[str, Any]:
-        async def there() -> dict[str, Any] | None:
-            row = await self.row(workspace_id)
-            return row if row["status"] in statuses else None
-
-        try:
-            return await wait_for(there, timeout, interval=0.05)  # type: ignore[return-value]
-        except TimeoutError as late:
-            row = await self.row(workspace_id)
-            raise AssertionError(f"{row['status']}: {row}\n{self.served.log()[-3000:]}") from late
-
-
-def agents(workspace_id: UUID) -> list[int]:
-    """Processes that live for this workspace, found without asking the server."""
-    found = []
-    mark = f"WORKSPACE_ID={workspace_id}".encode()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/environ", "rb") as file:
-                    if mark in file.read().split(b"\0"):
-                        found.append(int(entry))
-            except OSError:
-                continue
-    return found
+AFTER_CRASH_SECONDS = 30.0  # the lease of the killed process, and a start
 
 
 async def test_an_agent_lives_its_whole_life(dsn: str) -> None:
-    async with serve(dsn, workers=2, provisioner="process") as served:
-        org = Org(served, dsn)
+    async with organization(dsn) as org:
         workspace_id = await org.add("scout")
         row = await org.until(workspace_id, "online")
         assert row["url"].startswith("http://127.0.0.1:")
-        assert len(agents(workspace_id)) == 1
+        assert has_one_agent(workspace_id)
         first = row["instance_id"]
         async with httpx.AsyncClient() as direct:
             assert (await direct.get(row["url"] + "/health")).status_code == 200
 
         for _ in range(10):
             await org.verb(workspace_id, "restart")
-        await wait_for(lambda: _settled(org, workspace_id))
         row = await org.until(workspace_id, "online")
         assert row["instance_id"] != first
-        assert len(agents(workspace_id)) == 1
+        assert has_one_agent(workspace_id)
+        starts = await org.events(workspace_id, "token.mint")
+        assert starts <= 4  # the creation, the run under way and one for all that came meanwhile
 
         await org.verb(workspace_id, "pause")
         await wait_for(lambda: not agents(workspace_id))
@@ -104,13 +47,114 @@ async def test_an_agent_lives_its_whole_life(dsn: str) -> None:
         assert not agents(workspace_id)
         await org.verb(workspace_id, "wake", 202)
         await org.until(workspace_id, "online")
+        assert has_one_agent(workspace_id)
 
+
+async def test_a_killed_agent_comes_back(dsn: str) -> None:
+    async with organization(dsn) as org:
+        workspace_id = await org.add("scout")
+        first = (await org.until(workspace_id, "online"))["instance_id"]
         os.kill(agents(workspace_id)[0], signal.SIGKILL)
-        await org.until(workspace_id, "offline", "provisioning", timeout=15)
+
+        async def is_replaced() -> bool:
+            row = await org.row(workspace_id)
+            return row["status"] == "online" and row["instance_id"] != first
+
+        await wait_for(is_replaced, 20)
+        assert await org.events(workspace_id, "WORKSPACE_OFFLINE") == 1
+        assert has_one_agent(workspace_id)
+
+
+async def test_a_secret_that_changes_restarts_the_agent_once(dsn: str) -> None:
+    async with organization(dsn) as org:
+        workspace_id = await org.add("scout")
+        before = (await org.until(workspace_id, "online"))["instance_id"]
+        for n in range(10):
+            body = {"key": f"NAME_{n}", "value": f"canary-{n}"}
+            assert (await org.client.post(f"/workspaces/{workspace_id}/secrets", json=body)).status_code < 300
+        row = await org.until(workspace_id, "online")
+        assert row["instance_id"] != before
+        assert await org.events(workspace_id, "token.mint") == 2
+        assert b"NAME_9=canary-9" in environment(agents(workspace_id)[0])
+
+
+async def test_a_workspace_without_what_it_requires_fails_with_the_names(dsn: str, tmp_path: Path) -> None:
+    template = tmp_path / "templates" / "needy"
+    template.mkdir(parents=True)
+    (template / "config.yaml").write_text("runtime: echo\nruntime_config: {required_env: [ACME_KEY]}\n")
+    async with organization(dsn, configs_dir=str(template.parent)) as org:
+        workspace_id = await org.add("needy", template="needy")
+        row = await org.until(workspace_id, "failed")
+        assert row["status_reason"] == "MISSING_ENV"
+        assert "ACME_KEY" in row["last_sample_error"]
+        body = {"key": "ACME_KEY", "value": "here"}
+        await org.client.post(f"/workspaces/{workspace_id}/secrets", json=body)
         await org.until(workspace_id, "online")
-        assert len(agents(workspace_id)) == 1
 
 
-async def _settled(org: Org, workspace_id: UUID) -> bool:
-    row = await org.row(workspace_id)
-    return bool(row["generation"] == row["observed_generation"])
+async def test_deleted_agents_are_stopped_and_their_files_wait(dsn: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with organization(dsn, molecule_home=str(home)) as org:
+        workspace_id = await org.add("scout")
+        await org.until(workspace_id, "online")
+        from molecule_ai.server.workspaces.status import Status
+
+        answer = await org.client.delete(f"/workspaces/{workspace_id}", headers={"X-Confirm-Name": "scout"})
+        if answer.status_code == 405:
+            pytest.skip("no DELETE route yet")
+        assert answer.json() == {"status": "removed", "cascade_deleted": 0}
+        await org.until(workspace_id, Status.REMOVED)
+        assert not agents(workspace_id)
+        assert (home / "workspaces" / str(workspace_id) / "configs" / "config.yaml").exists()
+
+
+CRASHES = [
+    ("reconciler.intent", None),
+    ("reconciler.started", None),
+    ("reconciler.recorded", None),
+    ("reconciler.intent:2", "restart"),
+    ("reconciler.started:2", "restart"),
+    ("reconciler.stopped", "restart"),
+    ("lifecycle.wished", "restart"),
+    ("reconciler.stopped", "pause"),
+    ("reconciler.settled", "pause"),
+    ("reconciler.stopped", "hibernate"),
+    ("reconciler.settled", "hibernate"),
+]
+ENDS = {None: "online", "restart": "online", "pause": "paused", "hibernate": "hibernated"}
+
+
+@pytest.mark.parametrize(("point", "verb"), CRASHES)
+async def test_a_server_killed_at_any_step_leaves_one_agent_or_none(
+    dsn: str, tmp_path: Path, point: str, verb: str | None
+) -> None:
+    port, home = free_port(), str(tmp_path / "home")
+    settings = {"port": port, "molecule_home": home}
+    async with organization(
+        dsn, 1, ends_agents=False, respawn=False, molecule_failpoints=point, **settings
+    ) as org:
+        workspace_id = await _act(org, verb)
+        await wait_for(lambda: not org.served.worker_pids(), 20)
+    async with organization(dsn, 2, **settings) as org:
+        if point == "lifecycle.wished":  # nothing was committed: the caller asks again
+            await org.verb(workspace_id, str(verb))
+        await org.until(workspace_id, ENDS[verb], timeout=AFTER_CRASH_SECONDS)
+        expected = 1 if ENDS[verb] == "online" else 0
+        await wait_for(lambda: len(agents(workspace_id)) == expected, 10)
+        if expected:
+            assert await _is_the_recorded_one(org, workspace_id)
+
+
+async def _act(org: Org, verb: str | None) -> UUID:
+    workspace_id = await org.add("scout")
+    if verb is not None:
+        await org.until(workspace_id, "online")
+        with suppress(httpx.HTTPError):
+            await org.client.post(f"/workspaces/{workspace_id}/{verb}")
+    return workspace_id
+
+
+async def _is_the_recorded_one(org: Org, workspace_id: UUID) -> bool:
+    instance = str((await org.row(workspace_id))["instance_id"]).encode()
+    [pid] = agents(workspace_id)
+    return b"MOLECULE_INSTANCE_ID=" + instance in environment(pid)

@@ -35,8 +35,8 @@ from .restart_note import Notes
 from .status import Desired, Status
 from .transitions import ALLOWED
 
-LEASE = timedelta(seconds=15)  # how long the work of a killed process waits for another one
-RENEW_SECONDS = 4.0
+LEASE = timedelta(seconds=10)  # how long the work of a killed process waits for another one
+RENEW_SECONDS = 2.5
 RETRY_AFTER = timedelta(seconds=5)
 START_BUDGET_SECONDS = 180.0  # contract 02 §9.2
 BUSY_RETRY = timedelta(seconds=5)
