@@ -2,11 +2,11 @@
 
 import pytest
 
-from molecule_ai.server.orgs.bundled import bundled_orgs
+from molecule_ai.server.orgs.catalog import bundled
 from molecule_ai.server.orgs.document import Org
 from molecule_ai.server.orgs.loader import load_directory
 
-EXAMPLES = bundled_orgs()
+EXAMPLES = bundled()
 
 
 def load(name: str) -> Org:
