@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Mapping
@@ -53,6 +54,7 @@ def run(settings: Settings, *, with_agents: bool = False) -> None:
         os.environ["WORKERS"] = str(settings.workers)
         os.environ[PARENT] = str(os.getpid())
         asyncio.run(migrations.upgrade(os.environ["DATABASE_URL"], migrations.load()))
+        _load_what_workers_share()
         Granian(
             "molecule_ai.server.app:create",
             factory=True,
@@ -85,6 +87,17 @@ def free_port(wanted: int, address: str) -> int:
 def _reachable(address: str) -> str:
     """The address under which this machine reaches what was bound to `address`."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)
+
+
+def _load_what_workers_share() -> None:
+    """Import the server before the workers are forked from this process.
+
+    Frozen objects are never visited by a collection, whose marks would copy every shared page.
+    """
+    import molecule_ai.server.app  # noqa: F401 imported for the workers
+
+    gc.collect()
+    gc.freeze()
 
 
 def _end_agents(settings: Settings) -> None:
