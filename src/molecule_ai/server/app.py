@@ -123,6 +123,7 @@ class Server:
         self.mailbox = Mailbox(self.db, self.events, self.traffic, self.clock, self.ids)
         self.ledger = Ledger(
             self.events,
+            self.activity,
             MailboxDelivery(self.mailbox),
             self.ids,
             rules_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +14,9 @@ from msgspec.structs import asdict
 from molecule_ai.kernel import log
 from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.db import Connection
+from molecule_ai.server.activity.schemas import Entry, SourceKind
+from molecule_ai.server.activity.service import Activity
+from molecule_ai.server.auth.errors import WorkspaceNotFound
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
 
@@ -20,7 +24,7 @@ from . import ledger_store, store
 from .delivery import Delivery, Fire, Settlement
 from .judge import judge
 from .ledger_store import ExpiredRun, Finished, NewRun, OpenRun
-from .plan import Plan, Rules, busy_text, inactive, plan
+from .plan import Plan, Rules, held_back, inactive, plan
 from .schemas import Reason, RunStatus
 from .store import Advance, Due
 
@@ -52,6 +56,7 @@ class Ledger:
     def __init__(
         self,
         events: Events,
+        activity: Activity,
         delivery: Delivery,
         ids: Ids,
         rules: Rules,
@@ -59,6 +64,7 @@ class Ledger:
         replica: str = "",
     ) -> None:
         self._events = events
+        self._activity = activity
         self._delivery = delivery
         self._ids = ids
         self._replica = replica
@@ -124,28 +130,10 @@ class Ledger:
 
     async def settle(self, tx: Connection, settlement: Settlement, now: datetime) -> None:
         """Record what became of a delivery. A run that has ended keeps its end."""
-        if settlement.status == "dropped":
-            end = Finished(
-                id=settlement.run_id,
-                status=RunStatus.SKIPPED,
-                reason=Reason.GONE,
-                error_detail=settlement.error or "skipped: not delivered",
-                attempts=settlement.attempts,
-            )
-            await self._end(tx, end, now)
-        elif settlement.status == "failed":
-            error = settlement.error or "delivery failed"
-            end = Finished(
-                id=settlement.run_id,
-                status=RunStatus.ERROR,
-                reason=Reason.BUDGET if "budget limit exceeded" in error else Reason.NONE,
-                error_detail=error,
-                duration_ms=settlement.duration_ms,
-                attempts=settlement.attempts,
-            )
-            await self._end(tx, end, now)
-        else:
+        if settlement.status == "completed":
             await self._end_answered(tx, settlement, now)
+            return
+        await self._end(tx, _unanswered(settlement), now)
 
     async def start(self, tx: Connection, run_id: UUID, now: datetime) -> None:
         """Note that a run is under way; from now on its time limit counts."""
@@ -204,6 +192,25 @@ class Ledger:
                 payload["error"] = end.error_detail
         event = Event.CRON_SKIPPED if is_skip else Event.CRON_EXECUTED
         await self._events.append(tx, event, run.workspace_id, payload, actor="scheduler")
+        await self._log_activity(tx, run, end, name)
+
+    async def _log_activity(self, tx: Connection, run: OpenRun, end: Finished, name: str) -> None:
+        """The row that readers of the activity log know (contract 03 §3.1.9)."""
+        entry = Entry(
+            workspace_id=run.workspace_id,
+            activity_type="cron_run",
+            source_kind=SourceKind.SCHEDULER,
+            method="cron",
+            summary=f"Cron skipped: {name}" if end.status is RunStatus.SKIPPED else f"Cron: {name}",
+            request_body=run.request,
+            response_body={"text": end.output_preview} if end.output_preview else None,
+            duration_ms=end.duration_ms,
+            status=end.status.value,
+            error_detail=end.error_detail or None,
+            schedule_id=run.schedule_id,
+        )
+        with contextlib.suppress(WorkspaceNotFound):  # purged meanwhile: its log is gone, too
+            await self._activity.record(entry, tx=tx)
 
     async def _open_runs(self, tx: Connection, dues: Sequence[Due]) -> dict[UUID, list[OpenRun]]:
         grouped: dict[UUID, list[OpenRun]] = {}
@@ -227,12 +234,8 @@ class Ledger:
         for due in dues:
             for run in open_runs.get(due.id, ()):
                 if run.id in back:
-                    end = Finished(
-                        id=run.id,
-                        status=RunStatus.SKIPPED,
-                        reason=Reason.OVERLAP,
-                        error_detail=busy_text(due),
-                    )
+                    reason, text = held_back(due)
+                    end = Finished(id=run.id, status=RunStatus.SKIPPED, reason=reason, error_detail=text)
                     if await ledger_store.finish(tx, end, now) is not None:
                         lost[due.id] = lost.get(due.id, 0) + 1
                         await self._tell_ended(tx, run, end)
@@ -299,6 +302,25 @@ class Ledger:
         )
         self._log.info("schedules_claimed", replica=self._replica, **asdict(claimed))
         return claimed
+
+
+def _unanswered(settlement: Settlement) -> Finished:
+    error = settlement.error or "delivery failed"
+    status, reason = RunStatus.ERROR, Reason.NONE
+    if error.startswith(("workspace removed", "workspace failed")):
+        status, reason, error = RunStatus.SKIPPED, Reason.GONE, f"skipped: {error}"
+    elif settlement.status == "dropped":
+        status, reason, error = RunStatus.SKIPPED, Reason.DROPPED, f"skipped: {error}"
+    elif "budget limit exceeded" in error:
+        reason = Reason.BUDGET
+    return Finished(
+        id=settlement.run_id,
+        status=status,
+        reason=reason,
+        error_detail=error,
+        duration_ms=settlement.duration_ms,
+        attempts=settlement.attempts,
+    )
 
 
 def rules_of(

@@ -76,13 +76,10 @@ def _verdict(
     due: Due, slot: datetime, now: datetime, rules: Rules, *, is_busy: bool
 ) -> tuple[RunStatus, Reason, str]:
     """Contract 03 §3.1.3, §3.4 to §3.6."""
-    match due.workspace_status:
-        case _ if due.keeps_own_clock:
-            return RunStatus.INACTIVE, Reason.NATIVE, "the runtime keeps its own clock"
-        case Status.PAUSED:
-            return RunStatus.SKIPPED, Reason.PAUSED, "skipped: workspace paused"
-        case Status.FAILED | Status.REMOVED:
-            return RunStatus.SKIPPED, Reason.GONE, f"skipped: workspace {due.workspace_status}"
+    if due.keeps_own_clock:
+        return RunStatus.INACTIVE, Reason.NATIVE, "the runtime keeps its own clock"
+    if obstacle := _obstacle(due):
+        return RunStatus.SKIPPED, *obstacle
     if rules.is_missed(slot, now):
         return RunStatus.SKIPPED, Reason.MISSED, MISSED
     if rules.skips_when_busy and is_busy:
@@ -190,6 +187,22 @@ def manual(due: Due, run_id: UUID, now: datetime, rules: Rules, *, is_busy: bool
         error_detail="" if fires else text,
         request=fired_request(due) if fires else skipped_request(due),
     )
+
+
+def _obstacle(due: Due) -> tuple[Reason, str] | None:
+    """What keeps a workspace from taking work until somebody intervenes."""
+    match due.workspace_status:
+        case Status.PAUSED:
+            return Reason.PAUSED, "skipped: workspace paused"
+        case Status.FAILED | Status.REMOVED:
+            return Reason.GONE, f"skipped: workspace {due.workspace_status}"
+        case _:
+            return None
+
+
+def held_back(due: Due) -> tuple[Reason, str]:
+    """Why a held tick was not delivered before its successor came."""
+    return _obstacle(due) or (Reason.OVERLAP, busy_text(due))
 
 
 def busy_text(due: Due) -> str:

@@ -51,6 +51,7 @@ class Reason(StrEnum):
     COALESCED = "coalesced"
     NATIVE = "native"  # the runtime keeps its own clock
     INVALID = "invalid"
+    DROPPED = "dropped"  # somebody took the message out of the mailbox
 
 
 class ScheduleBody(Struct, kw_only=True):
