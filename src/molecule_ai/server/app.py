@@ -68,16 +68,18 @@ from .tokens import routes as tokens_routes
 from .tokens.bootstrap import bootstrap_token
 from .tokens.service import Tokens
 from .traffic.service import Traffic
-from .workspaces import lifecycle_routes
+from .workspaces import configuration_routes, lifecycle_routes, models_routes
 from .workspaces import routes as workspaces_routes
 from .workspaces.arrivals import Arrivals
 from .workspaces.boot_log import BootLog
+from .workspaces.configuration import Configuration
 from .workspaces.creation import Creation
 from .workspaces.editing import Editing
 from .workspaces.launches import Launches
 from .workspaces.lifecycle import RECONCILE, Lifecycle
 from .workspaces.liveness import HibernationMonitor, Liveness, ProvisionTimeouts
 from .workspaces.losses import Losses
+from .workspaces.models import Models
 from .workspaces.reconciler import Reconciler
 from .workspaces.relaunch import Relaunch
 from .workspaces.resolution import Resolver
@@ -189,6 +191,8 @@ class Server:
             confirms_deletes=settings.workspace_delete_confirm == "strict",
         )
         self.secrets.restarts = self.lifecycle
+        self.models = Models(self.db, self.events, self.secrets, self.lifecycle, resolver)
+        self.configuration = Configuration(self.db, self.events, self.tokens, self.workspaces)
         notes = Notes(self.secrets, self.mailbox)
         self.arrivals.on_online(notes.agent_online)
         self.reconciler = Reconciler(
@@ -298,6 +302,8 @@ class Server:
                 *delegations_routes.handlers,
                 *secrets_routes.handlers,
                 *workspaces_routes.handlers,
+                *configuration_routes.handlers,
+                *models_routes.handlers,
                 *lifecycle_routes.handlers,
                 *orgs_routes.handlers,
                 *schedules_routes.handlers,
@@ -320,6 +326,8 @@ class Server:
                     "secrets": self.secrets,
                     "workspaces": self.workspaces,
                     "editing": self.editing,
+                    "configuration": self.configuration,
+                    "models": self.models,
                     "lifecycle": self.lifecycle,
                     "boot_log": self.boot_log,
                     "orgs": self.orgs,

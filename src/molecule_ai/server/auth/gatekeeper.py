@@ -70,6 +70,8 @@ class Gatekeeper:
         """Litestar guard of every route: authenticate, then check ids, in the order of contract 01 §1.2."""
         tier: Tier = handler.opt["tier"]
         connection.scope["state"]["principal"] = await self.admit(connection, tier)
+        if "workspace_id" in connection.path_params and "workspace_id" not in handler.opt.get("missing", {}):
+            self._path_workspace(connection)
         for name, missing in handler.opt.get("missing", {}).items():
             if parse_uuid(str(connection.path_params.get(name, ""))) is None:
                 raise missing()

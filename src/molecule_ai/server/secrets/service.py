@@ -126,11 +126,10 @@ class Secrets:
 
     async def forget(self, tx: Connection, workspace_id: UUID, keys: Sequence[str], *, actor: str) -> None:
         """Delete values that something else replaces, if they are there."""
-        if await store.delete(tx, workspace_id, keys):
-            for key in keys:
-                await self._events.append(
-                    tx, "secret.delete", workspace_id, _payload(workspace_id, key), actor=actor
-                )
+        for key in await store.delete(tx, workspace_id, keys):
+            await self._events.append(
+                tx, "secret.delete", workspace_id, _payload(workspace_id, key), actor=actor
+            )
 
     async def dependents(self, workspace_id: UUID | None, key: str) -> Dependents:
         """Who would be restarted by a change of this secret."""

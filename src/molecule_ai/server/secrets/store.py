@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from molecule_ai.kernel.crypto import Sealed
-from molecule_ai.kernel.db import Connection, affected, many
+from molecule_ai.kernel.db import Connection, many
 
 from .schemas import Secret
 
@@ -126,14 +126,18 @@ async def read(connection: Connection, workspace_id: UUID) -> list[SealedRow]:
     return await many(connection, SealedRow, READ, workspace_id)
 
 
-DELETE = "DELETE FROM workspace_secrets WHERE workspace_id = $1 AND key = ANY($2)"
-DELETE_GLOBAL = "DELETE FROM global_secrets WHERE key = ANY($1)"
+DELETE = "DELETE FROM workspace_secrets WHERE workspace_id = $1 AND key = ANY($2) RETURNING key"
+DELETE_GLOBAL = "DELETE FROM global_secrets WHERE key = ANY($1) RETURNING key"
 
 
-async def delete(tx: Connection, workspace_id: UUID | None, keys: Sequence[str]) -> int:
-    if workspace_id is None:
-        return affected(await tx.execute(DELETE_GLOBAL, keys))
-    return affected(await tx.execute(DELETE, workspace_id, keys))
+async def delete(tx: Connection, workspace_id: UUID | None, keys: Sequence[str]) -> list[str]:
+    """Delete values; the keys of those that were there."""
+    rows = (
+        await tx.fetch(DELETE_GLOBAL, keys)
+        if workspace_id is None
+        else await tx.fetch(DELETE, workspace_id, keys)
+    )
+    return [row["key"] for row in rows]
 
 
 GLOBAL_KEYS = "SELECT key FROM global_secrets WHERE octet_length(encrypted_value) > 0 LIMIT 10000"

@@ -9,15 +9,21 @@ from molecule_ai.kernel.errors import (
     InvalidRequest,
     NotFound,
     NotPermitted,
+    TooLarge,
     Unprocessable,
 )
 from molecule_ai.server.auth.errors import InvalidWorkspaceId, WorkspaceNotFound
 
 __all__ = [
+    "AgentNotFound",
+    "AgentOccupied",
+    "ConfigIsNoObject",
+    "ConfigTooLarge",
     "ConfirmNameMismatch",
     "ConfirmNameRequired",
     "ConfirmationRequired",
     "FieldRequiresAdmin",
+    "InvalidConfigJson",
     "InvalidField",
     "InvalidFilter",
     "InvalidTemplate",
@@ -31,12 +37,20 @@ __all__ = [
     "ModelRequired",
     "NameTaken",
     "NamesExhausted",
+    "NoAgentToMove",
+    "NoAgentToRemove",
+    "NoAgentToReplace",
+    "NotBothWorkspaces",
+    "NotExternal",
     "ParentCycle",
     "ParentNotFound",
     "PlatformExists",
     "PlatformHasNoParent",
     "RuntimeUnresolved",
     "StateGone",
+    "StoredConfigTooLarge",
+    "TargetNotFound",
+    "TargetOccupied",
     "UnknownRuntime",
     "UnregisteredModel",
     "WorkspaceNotFound",
@@ -196,3 +210,81 @@ class ConfirmationRequired(Conflict):
     def body(self) -> dict[str, object]:
         """The public shape, in which `message` carries the text (contract 02 §4.6)."""
         return {"status": "confirmation_required", "message": self.text, **ApiError.body(self)}
+
+
+class InvalidConfigJson(InvalidRequest):
+    """invalid JSON"""
+
+    code = "invalid_json"
+
+
+class ConfigIsNoObject(InvalidRequest):
+    """config must be a JSON object"""
+
+    code = "config_is_no_object"
+
+
+class ConfigTooLarge(TooLarge):
+    """body too large or unreadable"""
+
+    code = "too_large"
+
+
+class StoredConfigTooLarge(TooLarge):
+    """the stored config would exceed 1 MiB"""
+
+    code = "config_too_large"
+
+
+class NotExternal(InvalidRequest):
+    """the workspace is not external; use POST /workspaces/:id/restart to give its agent a new token"""
+
+    code = "NOT_EXTERNAL"
+
+
+class AgentNotFound(NotFound):
+    """agent not found"""
+
+    code = "agent_not_found"
+
+
+class AgentOccupied(Conflict):
+    """workspace already has an active agent, use PATCH to replace"""
+
+    code = "agent_occupied"
+
+
+class NoAgentToReplace(NotFound):
+    """no active agent to replace"""
+
+    code = "no_active_agent"
+
+
+class NoAgentToRemove(NotFound):
+    """no active agent to remove"""
+
+    code = "no_active_agent"
+
+
+class NoAgentToMove(NotFound):
+    """no active agent in source workspace"""
+
+    code = "no_active_agent"
+
+
+class TargetNotFound(NotFound):
+    """target workspace not found"""
+
+    code = "target_not_found"
+
+
+class TargetOccupied(Conflict):
+    """target workspace already has an active agent"""
+
+    code = "target_occupied"
+
+
+class NotBothWorkspaces(NotPermitted):
+    """moving an agent takes authority over both workspaces"""
+
+    code = "not_both_workspaces"

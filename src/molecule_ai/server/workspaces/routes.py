@@ -6,7 +6,7 @@ from uuid import UUID
 
 from litestar import Response
 
-from molecule_ai.kernel.http import ApiRequest, FromPath, FromQuery, Here, JSONBody, get, patch, post
+from molecule_ai.kernel.http import ApiRequest, FromPath, FromQuery, Here, JSONBody, delete, get, patch, post
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.secrets.errors import (
@@ -19,6 +19,9 @@ from molecule_ai.server.settings import Settings
 
 from . import errors, listing
 from .editing import Editing
+from .lifecycle import Lifecycle
+from .lifecycle_schemas import Removal
+from .public_url import public_url
 from .schemas import (
     PublicWorkspace,
     Workspace,
@@ -152,11 +155,44 @@ async def get_workspace_state(workspaces: Here[Workspaces], workspace_id: FromPa
     return await workspaces.state(workspace_id)
 
 
-def public_url(request: ApiRequest, settings: Settings) -> str:
-    """Where the outside reaches this server: the setting, else what the caller used (contract 02 §7)."""
-    if settings.external_platform_url:
-        return settings.external_platform_url.rstrip("/")
-    return str(request.base_url).rstrip("/")
+@delete(
+    _ONE,
+    Tier.ADMIN,
+    errors=[
+        errors.InvalidWorkspaceId,
+        errors.WorkspaceNotFound,
+        errors.ConfirmNameRequired,
+        errors.ConfirmNameMismatch,
+        errors.ConfirmationRequired,
+    ],
+    tags=["workspaces"],
+)
+async def delete_workspace(
+    lifecycle: Here[Lifecycle],
+    caller: Here[Principal],
+    workspace_id: FromPath[UUID],
+    request: ApiRequest,
+    confirm: FromQuery[str | None] = None,
+    purge: FromQuery[str | None] = None,
+) -> Removal:
+    """Delete a workspace; with `confirm=true` its whole subtree, with `purge=true` its history too.
+
+    The header `X-Confirm-Name` holds its current name, percent-encoded where it is not plain ASCII.
+    """
+    return await lifecycle.remove(
+        caller,
+        workspace_id,
+        confirm_name=request.headers.get("x-confirm-name"),
+        confirm=confirm == "true",
+        purge=purge == "true",
+    )
 
 
-handlers = [create_workspace, list_workspaces, get_workspace, update_workspace, get_workspace_state]
+handlers = [
+    create_workspace,
+    list_workspaces,
+    get_workspace,
+    update_workspace,
+    delete_workspace,
+    get_workspace_state,
+]
