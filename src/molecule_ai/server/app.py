@@ -50,6 +50,7 @@ from .orgs import routes as orgs_routes
 from .orgs.catalog import Catalog, bundled
 from .orgs.plan import Planner
 from .orgs.service import Orgs
+from .orgs.trees import Trees
 from .registry import routes as registry_routes
 from .registry.beats import Beats
 from .registry.service import Registry
@@ -218,10 +219,10 @@ class Server:
             self.db,
             self.events,
             self.ids,
-            self.workspaces,
             self.secrets,
             creation,
             Catalog(Path(settings.org_templates_dir) if settings.org_templates_dir else bundled()),
+            Trees(self.workspaces, self.schedules, self.approvals, self.ids),
             planner=lambda root: Planner(templates, resolver, allowed, root),
         )
         self.operations = Operations(self.db, self.clock, self.supervisor)

@@ -81,6 +81,35 @@ async def test_an_import_twice_changes_nothing(admin: httpx.AsyncClient) -> None
     assert [row["id"] for row in second["workspaces"]] == [row["id"] for row in first["workspaces"]]
 
 
+async def test_schedules_follow_the_document_and_rules_come_with_the_role(
+    admin: httpx.AsyncClient, server: Server
+) -> None:
+    role = {
+        "name": "Top",
+        "schedules": [
+            {"name": "Pulse", "cron_expr": "5 7 * * 1-5", "timezone": "Europe/Oslo", "prompt": "Report."},
+            {"name": "Bad", "cron_expr": "nonsense", "prompt": "x"},
+        ],
+        "approvals": [{"action": "publish*", "approver": "parent", "ttl_minutes": 60, "reason": "r"}],
+    }
+    body = (await post(admin, {"template": {"name": "x", "workspaces": [role]}})).json()
+    assert any("cron" in warning for warning in body["warnings"])
+    top = body["workspaces"][0]["id"]
+    schedules = (await admin.get(f"/workspaces/{top}/schedules")).json()
+    assert [(s["name"], s["source"], s["timezone"]) for s in schedules] == [
+        ("Pulse", "template", "Europe/Oslo")
+    ]
+    rules = await server.approvals.rules(uuid.UUID(top))
+    assert [(rule.action, rule.approver, rule.ttl_seconds) for rule in rules.rules] == [
+        ("publish*", "parent", 3600)
+    ]
+    role["schedules"][0]["prompt"] = "Report again."  # type: ignore[index]
+    again = (await post(admin, {"template": {"name": "x", "workspaces": [role]}})).json()
+    assert again["skipped_count"] == 1
+    schedules = (await admin.get(f"/workspaces/{top}/schedules")).json()
+    assert [s["prompt"] for s in schedules] == ["Report again."]
+
+
 async def test_what_is_missing_is_filled_in(admin: httpx.AsyncClient, server: Server) -> None:
     await post(admin, {"template": TEAM})
     before = await tree(admin)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from molecule_ai.kernel import failpoints, log
 from molecule_ai.kernel.clock import Ids
@@ -19,28 +18,17 @@ from molecule_ai.server.events.service import Events
 from molecule_ai.server.secrets.service import Secrets
 from molecule_ai.server.workspaces import runtimes
 from molecule_ai.server.workspaces.creation import Creation
-from molecule_ai.server.workspaces.service import Workspaces
 
 from . import loader, placement, store
 from .body import Request
 from .catalog import Catalog
 from .document import EnvRequirement, Org
 from .environment import unmet
-from .errors import ImportRunning, MissingEnvironment, TreeChanged, broken
-from .plan import Node, Plan, Planner
+from .errors import ImportRunning, MissingEnvironment, broken
+from .plan import Plan, Planner
 from .problems import InvalidOrg, Problem
-from .schemas import ImportedWorkspace, OrgImported, OrgTemplate
-
-_ATTEMPTS = 3
-
-
-class Outcome(Struct, kw_only=True):
-    """What an import did so far."""
-
-    rows: list[ImportedWorkspace]
-    created: int = 0
-    skipped: int = 0
-    error: str = ""
+from .schemas import OrgImported, OrgTemplate
+from .trees import Outcome, Trees
 
 
 class Orgs:
@@ -51,20 +39,20 @@ class Orgs:
         db: Database,
         events: Events,
         ids: Ids,
-        workspaces: Workspaces,
         secrets: Secrets,
         creation: Creation,
         catalog: Catalog,
+        trees: Trees,
         *,
         planner: Callable[[Any], Planner],
     ) -> None:
         self._db = db
         self._events = events
         self._ids = ids
-        self._workspaces = workspaces
         self._secrets = secrets
         self._creation = creation
         self._catalog = catalog
+        self._trees = trees
         self._planner = planner
         self._log = log.get()
 
@@ -87,7 +75,7 @@ class Orgs:
             await self._require_environment(plan)
         if request.dry_run:
             async with self._db.connection() as connection:
-                return _answer(plan, request, await self._preview(connection, plan))
+                return _answer(plan, request, await self._trees.preview(connection, plan))
         async with self._db.connection() as connection:
             if not await store.try_lock(connection):
                 raise ImportRunning
@@ -157,7 +145,7 @@ class Orgs:
         refusal: ApiError | None = None
         for tree in plan.roots:
             try:
-                await self._import_tree(connection, tree, spots, outcome, actor)
+                await self._trees.create(connection, tree, spots, outcome, actor=actor)
             except Unavailable:
                 raise
             except ApiError as problem:
@@ -168,62 +156,6 @@ class Orgs:
         await self._finish(connection, import_id, plan, request, outcome, actor)
         if refusal is not None and not outcome.rows:
             raise refusal
-        return outcome
-
-    async def _import_tree(
-        self,
-        connection: Connection,
-        tree: list[Node],
-        spots: Mapping[int, placement.Spot],
-        outcome: Outcome,
-        actor: str,
-    ) -> None:
-        """One root with all below it, in one transaction; retried when somebody took a name meanwhile."""
-        for _ in range(_ATTEMPTS):
-            try:
-                async with connection.transaction():
-                    await self._workspaces.keep_shape(connection)
-                    known = await _known(connection, tree)
-                    fresh = self._fresh(tree, known, spots)
-                    if not await self._workspaces.insert_many(connection, fresh, actor=actor):
-                        raise TreeChanged
-                break
-            except (TreeChanged, asyncpg.ForeignKeyViolationError):
-                # Somebody took a name: that role, or the parent of others, was not inserted.
-                continue
-        else:
-            raise TreeChanged
-        for node in tree:
-            found = known.get(id(node))
-            outcome.rows.append(_row(node, node.new.id, was_there=found is not None))
-        outcome.created += len(fresh)
-        outcome.skipped += len(tree) - len(fresh)
-
-    def _fresh(
-        self, tree: list[Node], known: Mapping[int, store.Known], spots: Mapping[int, placement.Spot]
-    ) -> list[Any]:
-        fresh = []
-        for node in tree:
-            found = known.get(id(node))
-            node.new.id = found.id if found else self._ids.new()
-            if found is not None:
-                continue
-            spot = spots[id(node.document)]
-            node.new.parent_id = node.parent.new.id if node.parent else None
-            node.new.x, node.new.y = spot.x, spot.y
-            node.new.position_in_event = (spot.relative_x, spot.relative_y)
-            fresh.append(node.new)
-        return fresh
-
-    async def _preview(self, connection: Connection, plan: Plan) -> Outcome:
-        outcome = Outcome(rows=[])
-        for tree in plan.roots:
-            known = await _known(connection, tree)
-            for node in tree:
-                found = known.get(id(node))
-                outcome.rows.append(_row(node, found.id if found else None, was_there=found is not None))
-            outcome.skipped += len(known)
-            outcome.created += len(tree) - len(known)
         return outcome
 
     async def _finish(
@@ -250,21 +182,6 @@ class Orgs:
         self._log.info("org_imported", org=plan.org.name, created=outcome.created, duration_ms=took)
 
 
-async def _known(connection: Connection, tree: list[Node]) -> dict[int, store.Known]:
-    """Which roles are there already; below one that is not, none can be."""
-    known: dict[int, store.Known] = {}
-    level: list[tuple[Node, UUID | None]] = [(tree[0], None)]
-    while level:
-        found = await store.match(connection, [(parent, node.new.name) for node, parent in level])
-        below: list[tuple[Node, UUID | None]] = []
-        for position, (node, _) in enumerate(level):
-            if position in found:
-                known[id(node)] = found[position]
-                below += [(child, found[position].id) for child in node.children]
-        level = below
-    return known
-
-
 def _supplied(plan: Plan, need: EnvRequirement) -> bool:
     """Whether the document itself gives every role that declares the need one of its names."""
     members = set(need.any_of)
@@ -272,16 +189,6 @@ def _supplied(plan: Plan, need: EnvRequirement) -> bool:
         node for node in plan.nodes if any(set(own.any_of) == members for own in node.document.required_env)
     ]
     return all(members & node.new.secrets.keys() for node in declaring or plan.nodes)
-
-
-def _row(node: Node, workspace_id: UUID | None, *, was_there: bool) -> ImportedWorkspace:
-    return ImportedWorkspace(
-        id=workspace_id,
-        name=node.new.name,
-        tier=node.new.tier,
-        channels_skipped=node.channels_skipped or UNSET,
-        skipped=True if was_there else UNSET,
-    )
 
 
 def _answer(plan: Plan, request: Request, outcome: Outcome) -> OrgImported:
@@ -293,7 +200,7 @@ def _answer(plan: Plan, request: Request, outcome: Outcome) -> OrgImported:
         mode=request.mode,
         created_count=outcome.created,
         skipped_count=outcome.skipped,
-        warnings=plan.warnings,
+        warnings=[*plan.warnings, *outcome.warnings],
         dry_run=True if request.dry_run else UNSET,
         error=outcome.error or UNSET,
     )
