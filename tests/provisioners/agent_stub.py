@@ -24,6 +24,7 @@ class Handler(BaseHTTPRequestHandler):
                 "niceness": os.nice(0),
                 "threads": threading.active_count(),
                 "open_files": open_files(),
+                "probes": {path: probe(path) for path in json.loads(os.environ.get("STUB_PROBES", "[]"))},
             }
         ).encode()
         self.send_response(200)
@@ -41,6 +42,22 @@ def open_files() -> list[str]:
         with suppress(FileNotFoundError):  # the descriptor of the listing itself
             paths.append(os.readlink(f"/proc/self/fd/{fd}"))
     return sorted(paths)
+
+
+def probe(question: str) -> str:
+    """Try `read:PATH`, `write:PATH` or `signal:PID` and say how it went."""
+    verb, _, target = question.partition(":")
+    try:
+        if verb == "signal":
+            os.kill(int(target), 0)
+        elif verb == "read" and os.path.isdir(target):
+            os.listdir(target)
+        else:
+            with open(target, "rb" if verb == "read" else "ab") as file:
+                file.read(1) if verb == "read" else file.write(b"x")
+    except OSError as error:
+        return error.strerror
+    return "ok"
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def test_a_tier_sets_priority_files_and_no_core_dumps() -> None:
 def test_an_unknown_tier_means_the_standard_one_and_memory_can_be_set() -> None:
     assert limits.limits_for(9, {}) == limits.limits_for(2, {})
     assert limits.limits_for(2, {2: 768}).data_mb == 768
-    assert "768 MiB" in limits.describe(limits.limits_for(2, {2: 768}))
+    assert "768 MiB" in limits.describe(limits.limits_for(2, {2: 768}), is_confined=True)
 
 
 def test_the_model_of_the_workspace_yields_to_a_secret() -> None:

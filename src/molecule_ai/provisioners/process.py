@@ -11,7 +11,7 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -26,8 +26,9 @@ from molecule_ai.kernel import failpoints
 from .base import Handle, Launch, Orphan, Record
 from .environment import agent_environment
 from .errors import Elsewhere, StartFailed
-from .local import layout, logs, scan
+from .local import confinement, layout, logs, scan
 from .local.birth import Birth
+from .local.confinement import Confinement
 from .local.ending import end
 from .local.files import LocalFiles
 from .local.identity import Identity, boot_id, is_alive
@@ -41,6 +42,8 @@ ENTRY = "molecule_ai.runtime"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PATH = f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
 LANG = "C.UTF-8"
+FULL_HOST_TIER = 4  # contract 02 §8
+SHARED_TMP_TIER = 3  # tiers below have a temporary directory of their own and no other
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 BACKLOG = 128
 LEFTOVER_GRACE = 2.0  # seconds for an agent that a new start replaces
@@ -54,7 +57,8 @@ class ProcessProvisioner:
     """Starts, judges and ends agents on this node.
 
     `preload` names the modules that agents of a runtime are forked with; without any, each gets an
-    interpreter of its own. `entry` is the module, or the Python file, that an agent runs.
+    interpreter of its own. `entry` is the module, or the Python file, that an agent runs. With `confine`
+    agents below tier 4 see the system and their own files only, where the kernel can do that.
     """
 
     name = "process"
@@ -70,6 +74,7 @@ class ProcessProvisioner:
         memory_mb_by_tier: Mapping[int, int] = MappingProxyType({}),
         concurrent_starts: int = 0,
         path: str = PATH,
+        confine: bool = True,
     ) -> None:
         self.home = Path(os.path.realpath(home))
         self._platform_url = platform_url
@@ -78,6 +83,7 @@ class ProcessProvisioner:
         self._orphan_timeout = orphan_timeout
         self._memory_mb_by_tier = memory_mb_by_tier
         self._path = path
+        self._confine = confine
         self.node = layout.node_id(self.home)
         self.home_id = hashlib.sha256(f"{self.node}:{self.home}".encode()).hexdigest()[:16]
         self._scanner = scan.Scanner(self.home_id)
@@ -199,7 +205,9 @@ class ProcessProvisioner:
             pid=identity.pid,
             started_at=identity.started_at,
             boot_id=identity.boot_id,
-            isolation=describe(limits_for(launch.tier, self._memory_mb_by_tier)),
+            isolation=describe(
+                limits_for(launch.tier, self._memory_mb_by_tier), is_confined=self._confines(launch)
+            ),
         )
 
     def _birth(self, here: Layout, launch: Launch, directory: Path, url: str) -> Birth:
@@ -213,7 +221,21 @@ class ProcessProvisioner:
             entry=self._entry,
             directory=str(directory),
             limits=limits_for(launch.tier, self._memory_mb_by_tier),
+            confinement=self._confinement(here, launch, directory) if self._confines(launch) else None,
             environment=agent_environment(launch, self._platform_url, own),
+        )
+
+    def _confines(self, launch: Launch) -> bool:
+        return self._confine and launch.tier != FULL_HOST_TIER and confinement.version() > 0
+
+    def _confinement(self, here: Layout, launch: Launch, directory: Path) -> Confinement:
+        own = (here.configs, here.workspace, here.plugins, here.temporary, directory)
+        shared = ["/tmp"] if launch.tier == SHARED_TMP_TIER else []  # noqa: S108 - what tier 3 is given
+        script = [os.path.dirname(self._entry)] if self._entry.endswith(".py") else []
+        return Confinement(
+            hidden=str(self.home),
+            writable=(*(str(path) for path in own), *shared),
+            readable=(*_program_directories(self._path), *script),
         )
 
     def _own_environment(self, here: Layout, directory: Path) -> dict[str, str]:
@@ -256,6 +278,13 @@ class ProcessProvisioner:
             started_at=process.identity.started_at,
             boot_id=boot_id(),
         )
+
+
+def _program_directories(path: str) -> Iterator[str]:
+    """The directories of a search path; of an installation like `prefix/bin`, all of the prefix."""
+    for folder in map(Path, path.split(os.pathsep)):
+        is_installation = folder.name == "bin" and (folder.parent / "lib").is_dir()
+        yield str(folder.parent if is_installation and folder.parent != Path("/") else folder)
 
 
 def _listen() -> socket.socket:

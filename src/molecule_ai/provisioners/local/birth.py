@@ -19,7 +19,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from . import limits
+from . import confinement, limits
+from .confinement import Confinement
 from .identity import Identity, identify
 from .limits import Limits
 
@@ -33,6 +34,7 @@ class Birth(Struct, frozen=True, kw_only=True):
     """A module to run as `__main__`, or the path of a Python file."""
     directory: str
     limits: Limits
+    confinement: Confinement | None
     environment: dict[str, str]
     """Empty when the process was already started with its environment."""
 
@@ -55,6 +57,8 @@ def settle(birth: Birth, control: socket.socket, listener: int) -> None:
     os.chdir(birth.directory)
     with suppress(OSError):
         Path("/proc/self/comm").write_text("molecule-agent")
+    if birth.confinement is not None:
+        confinement.apply(birth.confinement)
     with control:
         control.settimeout(None)
         me = identify(os.getpid())

@@ -47,11 +47,12 @@ def limits_for(tier: int, memory_mb_by_tier: Mapping[int, int]) -> Limits:
     )
 
 
-def describe(limits: Limits) -> str:
+def describe(limits: Limits, *, is_confined: bool) -> str:
     """Say in one line what confines the agent, and what does not."""
+    files = "sees system and own files only" if is_confined else "sees all files of the server's user"
     return (
         f"process: {limits.data_mb} MiB data per process, {limits.open_files} open files, "
-        f"niceness {limits.niceness}; shares user and file system with the server"
+        f"niceness {limits.niceness}; {files}; shares user and network with the server"
     )
 
 
