@@ -29,6 +29,11 @@ from molecule_ai.provisioners.process import ProcessProvisioner
 from molecule_ai.runtime.preload import preload
 
 from . import openapi
+from .a2a import routes as a2a_routes
+from .a2a.agents import Agents
+from .a2a.queueing import Queueing
+from .a2a.service import Proxy
+from .a2a.waking import Sleepers
 from .activity import routes as activity_routes
 from .activity.service import Activity
 from .approvals import routes as approvals_routes
@@ -43,6 +48,9 @@ from .delegations.service import Delegations
 from .events.service import Events
 from .mailbox import routes as mailbox_routes
 from .mailbox.chain import Limits
+from .mailbox.couriers import Couriers
+from .mailbox.engine import CHANNEL as MAILBOX
+from .mailbox.engine import LeaseKeeper, MailboxEngine
 from .mailbox.service import Mailbox
 from .operations import routes as operations_routes
 from .operations.service import Operations
@@ -68,6 +76,7 @@ from .settings import BadSetting, Settings, passthrough, read
 from .tokens import routes as tokens_routes
 from .tokens.bootstrap import bootstrap_token
 from .tokens.service import Tokens
+from .traffic.engine import TrafficKeeper
 from .traffic.service import Traffic
 from .workspaces import configuration_routes, lifecycle_routes, models_routes
 from .workspaces import routes as workspaces_routes
@@ -123,7 +132,7 @@ class Server:
             prefers_proxy=settings.saas,
         )
         self.traffic = Traffic(self.db, self.events, self.ids, _limits(settings))
-        self.mailbox = Mailbox(self.db, self.events, self.traffic, self.clock, self.ids)
+        self.mailbox = Mailbox(self.db, self.events, self.traffic, self.activity, self.clock, self.ids)
         self.ledger = Ledger(
             self.events,
             self.activity,
@@ -225,6 +234,33 @@ class Server:
             Trees(self.workspaces, self.schedules, self.approvals, self.ids),
             planner=lambda root: Planner(templates, resolver, allowed, root),
         )
+        self.agents = Agents(
+            settings.url_policy,
+            self.traffic,
+            self.losses,
+            idle_seconds=float(settings.a2a_idle_timeout_seconds),
+        )
+        self.sleepers = Sleepers(self.db, self.traffic, self.lifecycle)
+        self.proxy = Proxy(
+            self.db,
+            self.events,
+            self.activity,
+            self.traffic,
+            Queueing(self.db, self.mailbox, self.traffic, self.activity, self.events, self.clock),
+            self.agents,
+            self.sleepers,
+            self.ids,
+            canvas_budget_seconds=settings.canvas_sync_budget_seconds,
+        )
+        self.couriers = Couriers(
+            self.db,
+            self.mailbox,
+            self.traffic,
+            self.agents,
+            self.activity,
+            limit=settings.mailbox_max_concurrent,
+            on_free=lambda: self.supervisor.wake(MailboxEngine.name),
+        )
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
         self.app: ASGIApp = self.litestar
@@ -232,13 +268,32 @@ class Server:
     async def start(self, *, engines: bool = True) -> None:
         """Connect; with `engines` also start what runs in the background."""
         await self.db.open()
+        await self.agents.open()
         self.gatekeeper.accept_bootstrap(bootstrap_token(self.settings))
         if engines:
             self.supervisor.run("notifications", self.notifications.run)
             self.supervisor.run("token-usage", self.gatekeeper.run)
-            self.supervisor.add(DelegationSweeper(self.delegations, retention_days=30))
             self._start_lifecycle()
+            self._start_messages()
             self._start_clocks()
+
+    def _start_messages(self) -> None:
+        engine = MailboxEngine(
+            self.db,
+            self.mailbox,
+            self.traffic,
+            self.couriers,
+            self.sleepers,
+            self.ids,
+            retention_days=self.settings.activity_retention_days,
+            wake=lambda: self.supervisor.wake(MailboxEngine.name),
+        )
+        self.notifications.on(MAILBOX, engine.hear)
+        self.notifications.on_gap(engine.look_at_all)
+        self.supervisor.add(engine)
+        self.supervisor.add(LeaseKeeper(self.couriers))
+        self.supervisor.add(TrafficKeeper(self.traffic))
+        self.supervisor.add(DelegationSweeper(self.delegations, retention_days=30))
 
     def _start_lifecycle(self) -> None:
         settings, supervisor = self.settings, self.supervisor
@@ -287,6 +342,9 @@ class Server:
         """Stop engines, write what was deferred, disconnect."""
         self.operations.stopping = True
         await self.supervisor.stop()
+        await self.couriers.stop()
+        await self.proxy.drain()
+        await self.agents.close()
         await self.reconciler.stop()
         await self.provisioner.close()
         await self.gatekeeper.flush()
@@ -298,6 +356,7 @@ class Server:
                 *operations_routes.handlers,
                 *tokens_routes.handlers,
                 *registry_routes.handlers,
+                *a2a_routes.handlers,
                 *mailbox_routes.handlers,
                 *activity_routes.handlers,
                 *delegations_routes.handlers,
@@ -322,6 +381,7 @@ class Server:
                     "beats": self.beats,
                     "schedules": self.schedules,
                     "approvals": self.approvals,
+                    "proxy": self.proxy,
                     "mailbox": self.mailbox,
                     "delegations": self.delegations,
                     "secrets": self.secrets,

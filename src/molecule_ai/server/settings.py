@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -202,6 +203,14 @@ class Settings(Struct, frozen=True, kw_only=True):
             allow_localhost_name=not (self.saas or self.production),
             allow_cidrs=ssrf.parse_cidrs(self.agent_url_allow_cidrs),
         )
+
+    @property
+    def canvas_sync_budget_seconds(self) -> float | None:
+        """How long the canvas waits for an answer (contract 05 §1); None: as long as it takes."""
+        found = re.fullmatch(r"(\d+)(ms|s|m)?", self.a2a_canvas_sync_budget.strip())
+        if found is None or not int(found[1]):
+            return None
+        return int(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0}[found[2] or "s"]
 
     @property
     def backend(self) -> str:

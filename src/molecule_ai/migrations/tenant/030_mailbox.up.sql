@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS mailbox_messages (
     reply_kind         text NOT NULL DEFAULT 'none',
     reply_id           text NOT NULL DEFAULT '',
     is_budget_fatal    boolean NOT NULL DEFAULT false,
+    timeout_seconds    int,
     -- The causal chain: root, the message that caused this one, and the way so far.
     chain_id           uuid NOT NULL,
     parent_id          text NOT NULL DEFAULT '',

@@ -128,6 +128,12 @@ class AnswerTooLarge(BadGateway):
     code = "answer_too_large"
 
 
+class AgentTimeout(Timeout):
+    """workspace agent did not answer within 30 minutes"""
+
+    code = "agent_timeout"
+
+
 class CallerTimeout(Timeout):
     """caller timeout"""
 

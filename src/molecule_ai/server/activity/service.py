@@ -64,6 +64,19 @@ class Activity:
             raise WorkspaceNotFound
         return recorded
 
+    async def conclude(self, tx: Connection, entry: Entry) -> UUID:
+        """Complete the row that was recorded under the entry's key when its message was queued.
+
+        Without such a row the entry is recorded as it is. Raises `WorkspaceNotFound`.
+        """
+        entry = _capped(entry)
+        found = await store.conclude(tx, entry)
+        if found is None:
+            return await self.record(entry, tx=tx)
+        activity_id, created_at = found
+        await self._events.send(_logged_frame(created_at, activity_id, entry), tx=tx)
+        return activity_id
+
     async def report(self, caller: Principal, workspace_id: UUID, told: ActivityReport) -> UUID:
         """Record what a workspace tells of itself (contract 03 §11.3)."""
         if not told.activity_type:

@@ -72,6 +72,27 @@ def _value(entry: Entry, name: str) -> Any:
     return encode_json(value) if name in _JSON and value is not None else value
 
 
+CONCLUDE = """
+    UPDATE activity_logs SET response_body = $3, tool_trace = $4, duration_ms = $5, status = $6,
+           error_detail = $7
+     WHERE workspace_id = $1 AND idempotency_key = $2 RETURNING id, created_at"""
+
+
+async def conclude(tx: Connection, entry: Entry) -> tuple[UUID, datetime] | None:
+    """Write the end of what a row with this key began; None when there is no such row."""
+    row = await tx.fetchrow(
+        CONCLUDE,
+        entry.workspace_id,
+        entry.idempotency_key,
+        entry.response_body,
+        entry.tool_trace,
+        entry.duration_ms,
+        entry.status,
+        entry.error_detail,
+    )
+    return None if row is None else (row["id"], row["created_at"])
+
+
 FIND_KEY = "SELECT id FROM activity_logs WHERE workspace_id = $1 AND idempotency_key = $2"
 
 

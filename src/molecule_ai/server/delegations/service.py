@@ -10,11 +10,12 @@ from molecule_ai.kernel import failpoints
 from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.a2a import envelope
+from molecule_ai.server.activity.schemas import SourceKind
 from molecule_ai.server.auth.gatekeeper import parse_uuid
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
 from molecule_ai.server.mailbox import chain as chains
-from molecule_ai.server.mailbox.schemas import Post, Settled, SourceKind, State
+from molecule_ai.server.mailbox.schemas import Post, Settled, State
 from molecule_ai.server.mailbox.service import Mailbox, clamped
 from molecule_ai.server.traffic.errors import ChainLimit
 from molecule_ai.server.traffic.schemas import Situation

@@ -11,19 +11,9 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from molecule_ai.kernel.db import Connection
+from molecule_ai.server.activity.schemas import SourceKind as SourceKind
 
 from .chain import Chain
-
-
-class SourceKind(StrEnum):
-    """Where a message came from (contract 03 §11.1)."""
-
-    CANVAS = "canvas"
-    AGENT = "agent"
-    SCHEDULER = "scheduler"
-    CHANNEL = "channel"
-    WEBHOOK = "webhook"
-    SYSTEM = "system"
 
 
 class Priority(IntEnum):
@@ -64,6 +54,10 @@ class Post(Struct, frozen=True, kw_only=True):
     """None: this message is the root of its own chain."""
     is_budget_fatal: bool = False
     """Whether a target over its budget fails the message instead of holding it."""
+    timeout_seconds: int | None = None
+    """How long the agent may work on it; None: half an hour. What takes longer has failed."""
+    delivery_uncertain: bool = False
+    """Whether an attempt was made already that the agent may have received."""
 
 
 class Put(Struct, frozen=True):
@@ -87,6 +81,7 @@ class Message(Struct, frozen=True, kw_only=True):
     reply_kind: str
     reply_id: str
     is_budget_fatal: bool
+    timeout_seconds: int | None
     chain_id: UUID
     parent_id: str
     depth: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -12,6 +13,8 @@ from molecule_ai.kernel import failpoints
 from molecule_ai.kernel.clock import Clock, Ids
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.a2a import envelope
+from molecule_ai.server.activity.schemas import Entry
+from molecule_ai.server.activity.service import Activity
 from molecule_ai.server.auth.errors import WorkspaceNotFound
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.events.service import Events
@@ -23,11 +26,13 @@ from .errors import MailboxFull, QueueCredentialRequired, QueueItemHidden, Queue
 from .schemas import (
     DispatchHandler,
     Dropped,
+    Message,
     Post,
     Put,
     QueueItem,
     ReplyHandler,
     Settled,
+    State,
     StoppedChain,
 )
 from .store import Ended
@@ -40,10 +45,13 @@ _LONGEST_KEY = 200  # an index entry holds no more than a third of a page
 class Mailbox:
     """What makes an agent act is put here, in the transaction of whatever made it necessary."""
 
-    def __init__(self, db: Database, events: Events, traffic: Traffic, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, db: Database, events: Events, traffic: Traffic, activity: Activity, clock: Clock, ids: Ids
+    ) -> None:
         self._db = db
         self._events = events
         self._traffic = traffic
+        self._activity = activity
         self._clock = clock
         self._ids = ids
         self.replies: dict[str, ReplyHandler] = {}
@@ -129,6 +137,60 @@ class Mailbox:
         if not caller.is_admin and who not in (found.workspace_id, found.caller_id):
             raise QueueItemHidden
         return found
+
+    async def dispatched(self, tx: Connection, message: Message) -> None:
+        """Tell the room that asked that its message goes out."""
+        if (handler := self.dispatches.get(message.reply_kind)) is not None:
+            await handler(tx, message.reply_id)
+
+    async def settled(
+        self,
+        tx: Connection,
+        message: Message,
+        state: State,
+        response: dict[str, Any] | None,
+        error: str | None,
+        *,
+        duration_ms: int,
+        attempts: int,
+    ) -> None:
+        """Tell the room that asked how its message ended."""
+        if (handler := self.replies.get(message.reply_kind)) is None:
+            return
+        settled = Settled(
+            message_id=message.id,
+            status=state,
+            response=response,
+            error=error,
+            reply_id=message.reply_id,
+            target_id=message.workspace_id,
+            duration_ms=duration_ms,
+            attempts=attempts,
+            chain_id=message.chain_id,
+        )
+        await handler(tx, settled)
+
+    async def leave_in_log(self, tx: Connection, message: Message, response: dict[str, Any]) -> None:
+        """Deliver to a target that fetches its messages: the row of its log is the delivery."""
+        entry = Entry(
+            workspace_id=message.workspace_id,
+            activity_type="a2a_receive",
+            source_kind=message.source_kind,
+            source_id=message.caller_id,
+            source_label=message.source_label or None,
+            target_id=message.workspace_id,
+            method=message.method,
+            summary=f"{message.method} from the mailbox",
+            request_body=message.body,
+            idempotency_key=f"message:{clamped(message.idempotency_key)}",
+            chain_id=message.chain_id,
+            chain_depth=message.depth,
+        )
+        await self._activity.record(entry, tx=tx)
+        await store.complete(tx, message.id, response)
+        await self.settled(
+            tx, message, State.COMPLETED, response, None, duration_ms=0, attempts=message.attempts + 1
+        )
 
     async def tell(self, tx: Connection, ended: Iterable[Ended]) -> None:
         """Tell the rooms that asked for a reply that there will be none."""

@@ -18,9 +18,10 @@ PUT = """
     WITH row AS (
         INSERT INTO mailbox_messages (id, workspace_id, caller_id, source_kind, source_label, priority,
             method, body, idempotency_key, not_before, expires_at, reply_kind, reply_id, is_budget_fatal,
-            chain_id, parent_id, depth, hops, path)
+            chain_id, parent_id, depth, hops, path,
+            delivery_uncertain, timeout_seconds)
         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, COALESCE($10, now()), $11, $12, $13, $14, $15, $16, $17,
-               $18, $19 FROM workspaces WHERE id = $2
+               $18, $19, $20, $21 FROM workspaces WHERE id = $2
         ON CONFLICT (workspace_id, idempotency_key) WHERE status IN ('queued', 'dispatched') DO NOTHING
         RETURNING id, workspace_id)
     SELECT id, pg_notify('molecule_mailbox', workspace_id::text) FROM row"""
@@ -49,6 +50,8 @@ async def put(tx: Connection, message_id: UUID, post: Post, key: str, chain: Cha
         chain.depth,
         chain.hops,
         chain.path,
+        post.delivery_uncertain,
+        post.timeout_seconds,
     )
     return row is not None
 
@@ -134,12 +137,14 @@ PICK = """
                WHEN w.status IN ('online', 'degraded') THEN l.max_concurrent_tasks - l.load
                ELSE 0 END) AS room
           FROM workspaces w JOIN workspace_load l ON l.workspace_id = w.id
-         WHERE w.status NOT IN ('removed', 'failed', 'paused') AND ($1::uuid[] IS NULL OR w.id = ANY($1)))
+         WHERE w.status NOT IN ('removed', 'failed', 'paused') AND ($1::uuid[] IS NULL OR w.id = ANY($1))
+           AND EXISTS (SELECT 1 FROM mailbox_messages q WHERE q.workspace_id = w.id AND q.status = 'queued'))
     SELECT m.* FROM ready CROSS JOIN LATERAL (
         SELECT m.id, m.workspace_id, m.caller_id, m.source_kind, m.source_label, m.method, m.body,
-               m.idempotency_key, m.reply_kind, m.reply_id, m.is_budget_fatal, m.chain_id, m.parent_id,
-               m.depth, m.hops, m.path, m.attempts, m.lease_owner, m.enqueued_at, m.priority,
-               ready.is_polling, row_number() OVER (ORDER BY m.priority DESC, m.enqueued_at, m.id) AS turn
+               m.idempotency_key, m.reply_kind, m.reply_id, m.is_budget_fatal, m.timeout_seconds,
+               m.chain_id, m.parent_id, m.depth, m.hops, m.path, m.attempts, m.lease_owner, m.enqueued_at,
+               m.priority, ready.is_polling,
+               row_number() OVER (ORDER BY m.priority DESC, m.enqueued_at, m.id) AS turn
           FROM (SELECT * FROM mailbox_messages q
                  WHERE q.workspace_id = ready.id AND q.status = 'queued' AND q.not_before <= now()
                    AND (q.expires_at IS NULL OR q.expires_at > now())
@@ -194,6 +199,17 @@ async def settle(
     """End a message that `holder` has under way; None when it no longer does, else its attempts."""
     attempts: int | None = await tx.fetchval(SETTLE, message_id, holder, state.value, response, error)
     return attempts
+
+
+COMPLETE = """
+    UPDATE mailbox_messages SET status = 'completed', response_body = $2, attempts = attempts + 1,
+           dispatched_at = now(), completed_at = now()
+     WHERE id = $1 AND status = 'queued'"""
+
+
+async def complete(tx: Connection, message_id: UUID, response: Any) -> None:
+    """End a message that this transaction picked."""
+    await tx.execute(COMPLETE, message_id, response)
 
 
 HAND_BACK = """

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.db import Connection, Database
+from molecule_ai.kernel.errors import DatastoreUnavailable
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
 from molecule_ai.server.mailbox import chain as chains
@@ -30,6 +31,7 @@ class Traffic:
         self._ids = ids
         self._limits = limits
         self._held: dict[UUID, Slot] = {}
+        self._spoke: set[UUID] = set()
 
     async def look(self, caller_id: UUID | None, target_id: UUID) -> Situation:
         """What is known of a message's two ends, in one round trip."""
@@ -150,6 +152,36 @@ class Traffic:
     async def in_flight(self, connection: Connection, chain_id: UUID) -> list[UUID]:
         """Workspaces that work on a message of the chain right now."""
         return await store.in_flight(connection, chain_id)
+
+    async def quiet_seconds(self, workspace_id: UUID) -> float:
+        """How long a workspace has been silent; without end when it never spoke."""
+        async with self._db.connection() as connection:
+            seconds = await store.quiet_seconds(connection, workspace_id)
+        return float("inf") if seconds is None else seconds
+
+    async def is_held_down(self, connection: Connection, workspace_id: UUID) -> bool:
+        """Whether a paused ancestor keeps a workspace from waking."""
+        return await store.is_held_down(connection, workspace_id)
+
+    async def is_polling(self, connection: Connection, workspace_id: UUID) -> bool:
+        """Whether a workspace fetches its messages itself."""
+        return await store.is_polling(connection, workspace_id)
+
+    def spoke(self, workspace_id: UUID) -> None:
+        """Note that a workspace sent a message; written with the next `flush`."""
+        self._spoke.add(workspace_id)
+
+    async def flush(self) -> None:
+        """Write what was noted."""
+        spoke, self._spoke = self._spoke, set()
+        if not spoke:
+            return
+        try:
+            async with self._db.connection() as connection:
+                await store.spoke(connection, list(spoke))
+        except DatastoreUnavailable:
+            self._spoke |= spoke
+            raise
 
     async def sweep(self) -> int:
         """Forget old slots, pairs and chains."""

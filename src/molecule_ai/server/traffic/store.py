@@ -265,6 +265,50 @@ async def in_flight(connection: Connection, chain_id: UUID) -> list[UUID]:
     return [row["workspace_id"] for row in await connection.fetch(IN_FLIGHT, chain_id)]
 
 
+QUIET = """
+    SELECT EXTRACT(EPOCH FROM now() - GREATEST(w.last_heartbeat_at, (
+               SELECT e.created_at FROM structure_events e WHERE e.workspace_id = w.id
+                ORDER BY e.seq DESC LIMIT 1)))::float
+      FROM workspaces w WHERE w.id = $1"""
+
+
+async def quiet_seconds(connection: Connection, workspace_id: UUID) -> float | None:
+    """How long ago the last sign of life of a workspace is; None when there never was one."""
+    seconds: float | None = await connection.fetchval(QUIET, workspace_id)
+    return seconds
+
+
+IS_HELD_DOWN = """
+    WITH RECURSIVE up(id, parent_id, status, level) AS (
+        SELECT w.id, w.parent_id, w.status, 0 FROM workspaces w WHERE w.id = $1
+        UNION ALL
+        SELECT w.id, w.parent_id, w.status, up.level + 1
+          FROM up JOIN workspaces w ON w.id = up.parent_id WHERE up.level < 32)
+    SELECT EXISTS (SELECT 1 FROM up WHERE level > 0 AND status = 'paused')"""
+
+
+async def is_held_down(connection: Connection, workspace_id: UUID) -> bool:
+    """Whether somebody above is paused."""
+    return bool(await connection.fetchval(IS_HELD_DOWN, workspace_id))
+
+
+IS_POLLING = "SELECT EXISTS (SELECT 1 FROM workspaces WHERE id = $1 AND delivery_mode = 'poll')"
+
+
+async def is_polling(connection: Connection, workspace_id: UUID) -> bool:
+    return bool(await connection.fetchval(IS_POLLING, workspace_id))
+
+
+SPOKE = """
+    UPDATE workspaces SET last_outbound_at = now()
+     WHERE id IN (SELECT id FROM workspaces WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)"""
+
+
+async def spoke(connection: Connection, workspace_ids: Sequence[UUID]) -> None:
+    """Note that these workspaces sent something just now."""
+    await connection.execute(SPOKE, workspace_ids)
+
+
 SWEEP = """
     WITH slots AS (DELETE FROM workspace_slots WHERE until < now() - interval '1 day'),
     pairs AS (DELETE FROM message_pairs WHERE minute_at < now() - interval '1 day')
