@@ -31,7 +31,7 @@ async def test_no_request_the_document_allows_ends_in_a_5xx_or_an_undeclared_sta
         finally:
             if process.returncode is None:
                 process.kill()
-    assert process.returncode == 0, output[-12000:] + served_errors(served.log())
+        assert process.returncode == 0, output[-12000:] + served_errors(served.log())
 
 
 def served_errors(log: str) -> str:
