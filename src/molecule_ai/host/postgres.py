@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import subprocess
@@ -46,13 +47,15 @@ class EmbeddedPostgres:
         self._data = home / "postgres"
         self._log_file = home / "postgres.log"
         self._initialized = home / "postgres.initialized"
+        self._password_file = home / "postgres.password"
         self._sockets = _socket_folder(home)
         self._stopping = threading.Event()
         self._log = log.get()
 
     @property
     def dsn(self) -> str:
-        return f"postgresql://postgres@/postgres?host={quote(str(self._sockets), safe='')}"
+        password = self._password_file.read_text().strip()
+        return f"postgresql://postgres:{password}@/postgres?host={quote(str(self._sockets), safe='')}"
 
     def start(self) -> str:
         """Start the server if it does not run yet; return the DSN. Raises `PostgresFailed`.
@@ -62,12 +65,7 @@ class EmbeddedPostgres:
         if not self._initialized.exists():
             shutil.rmtree(self._data, ignore_errors=True)
             self._prepare_folders()
-            self._call(
-                "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "postgres", "-D", self._data
-            )
-            with (self._data / "postgresql.conf").open("a") as configuration:
-                configuration.write("\ninclude 'molecule.conf'\n")
-            self._initialized.touch()
+            self._initialize()
         self._prepare_folders()
         self._configure()
         if not self.is_running():
@@ -75,6 +73,25 @@ class EmbeddedPostgres:
                 "pg_ctl", "-w", "-t", str(_START_SECONDS), "-D", self._data, "-l", self._log_file, "start"
             )
         return self.dsn
+
+    def _initialize(self) -> None:
+        """Make the data folder. A local agent may run as our user: the socket alone must not let it in."""
+        descriptor = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(secrets.token_urlsafe(32) + "\n")
+        with tempfile.NamedTemporaryFile("w", dir=self._sockets) as readable:
+            readable.write(self._password_file.read_text())
+            readable.flush()
+            if os.geteuid() == 0:
+                os.chown(readable.name, _database_user(), _database_user())
+            self._call(
+                "initdb",
+                *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "-U", "postgres"),
+                *(f"--pwfile={readable.name}", "-D", self._data),
+            )
+        with (self._data / "postgresql.conf").open("a") as configuration:
+            configuration.write("\ninclude 'molecule.conf'\n")
+        self._initialized.touch()
 
     def stop(self) -> None:
         """Stop the server, disconnecting clients; unwritten work is rolled back by them."""
