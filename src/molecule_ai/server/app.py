@@ -61,6 +61,7 @@ from .orgs.service import Orgs
 from .orgs.trees import Trees
 from .registry import routes as registry_routes
 from .registry.beats import Beats
+from .registry.fast import FastBeats
 from .registry.service import Registry
 from .schedules import routes as schedules_routes
 from .schedules.delivery import REPLY_KIND as SCHEDULE_RUN
@@ -263,7 +264,7 @@ class Server:
         )
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
-        self.app: ASGIApp = self.litestar
+        self.app: ASGIApp = FastBeats(self.litestar, self.gatekeeper, self.beats)
 
     async def start(self, *, engines: bool = True) -> None:
         """Connect; with `engines` also start what runs in the background."""

@@ -1,7 +1,8 @@
 """Heartbeats: gathered for a moment, written in one statement, and what they mean for the status.
 
-One process writes one batch at a time. While it is under way the next one gathers, so that a crowd of
-agents costs few transactions and a single agent waits for nobody.
+While a batch is under way the next one gathers, so that a crowd of agents costs few statements and a
+single agent waits for nobody. A beat that changes nothing but figures is one autonomous statement; what
+it means for the status follows in a guarded transaction of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from molecule_ai.kernel import log
 from molecule_ai.kernel.db import Connection, Database
-from molecule_ai.kernel.errors import ApiError
+from molecule_ai.kernel.errors import ApiError, DatastoreUnavailable
 from molecule_ai.server.auth.errors import WorkspaceNotFound
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
@@ -31,6 +33,8 @@ from .store import Pulse
 
 GATHER_SECONDS = 0.002  # well below what an agent notices, and enough for a batch under load
 MAX_BATCH = 500
+MAX_WRITERS = 2  # while one batch is in PostgreSQL the next one is prepared
+TELL_SECONDS = 0.05
 MAX_TEXT = 4096
 MAX_INT = 2**31 - 1
 MAX_SPEND = 10**12  # contract 02 §11.2
@@ -46,6 +50,9 @@ class Outcome(Struct, frozen=True):
     at: datetime
 
 
+Waiting = tuple[Beat, "asyncio.Future[Outcome]"]
+
+
 class Beats:
     """Takes heartbeats from the routes and writes them in batches."""
 
@@ -54,89 +61,121 @@ class Beats:
         self._events = events
         self._arrivals = arrivals
         self._starts_agents = starts_agents
-        self._waiting: list[tuple[Beat, asyncio.Future[Outcome]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._waiting: list[Waiting] = []
+        self._in_flight: set[UUID] = set()
+        self._writers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._untold: dict[tuple[Event, UUID], dict[str, Any]] = {}
+        self._teller: asyncio.Task[None] | None = None
+        self._log = log.get()
 
     async def put(self, beat: Beat) -> Outcome:
         """Return when the beat is durable. Raises `WorkspaceNotFound` or `WorkspaceRemoved`."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((beat, future))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write())
+        if self._writers < MAX_WRITERS:
+            self._writers += 1
+            writer = asyncio.create_task(self._write())
+            self._tasks.add(writer)  # the loop itself keeps no task alive
+            writer.add_done_callback(self._tasks.discard)
         return await future
 
     async def _write(self) -> None:
         try:
-            while self._waiting:
-                await asyncio.sleep(GATHER_SECONDS)
-                batch = self._take()
-                try:
-                    results: dict[UUID, Outcome | ApiError] = await self._settle(
-                        [beat for beat, _ in batch.values()]
-                    )
-                except Exception as error:
-                    _answer(batch, error)
-                else:
-                    _answer(batch, results)
+            await self._write_all()
         finally:
-            self._writer = None
+            self._writers -= 1
 
-    def _take(self) -> dict[UUID, tuple[Beat, asyncio.Future[Outcome]]]:
-        """The first beat of each workspace; a second one keeps its place for the next batch."""
-        batch: dict[UUID, tuple[Beat, asyncio.Future[Outcome]]] = {}
+    async def _write_all(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(GATHER_SECONDS)
+            batch = self._take()
+            if not batch:
+                return  # all that wait follow a beat in flight, whose writer takes them next
+            self._in_flight |= batch.keys()
+            try:
+                results: dict[UUID, Outcome | ApiError] = await self._settle(
+                    [beat for beat, _ in batch.values()]
+                )
+            except Exception as error:
+                _answer(batch, error)
+            else:
+                _answer(batch, results)
+            finally:
+                self._in_flight -= batch.keys()
+
+    def _take(self) -> dict[UUID, Waiting]:
+        """The next beat of each workspace that has none under way; the others keep their place."""
+        batch: dict[UUID, Waiting] = {}
         left = []
         for item in self._waiting:
-            if len(batch) < MAX_BATCH and item[0].workspace_id not in batch:
-                batch[item[0].workspace_id] = item
-            else:
+            workspace_id = item[0].workspace_id
+            if len(batch) >= MAX_BATCH or workspace_id in batch or workspace_id in self._in_flight:
                 left.append(item)
+            else:
+                batch[workspace_id] = item
         self._waiting = left
         return batch
 
     async def _settle(self, beats: Sequence[Beat]) -> dict[UUID, Outcome | ApiError]:
-        results: dict[UUID, Outcome | ApiError] = {}
+        """One statement for the beats; a second transaction for the few that mean more than a beat."""
+        async with self._db.connection() as connection:
+            pulses = await store.beat(connection, columns(beats))
         by_id = {beat.workspace_id: beat for beat in beats}
-        async with self._db.transaction() as tx:
-            pulses = await store.beat(tx, columns(beats))
-            unregistered = []
-            for pulse in pulses:
-                status = await self._judge(tx, pulse, by_id[pulse.id])
-                results[pulse.id] = Outcome(status, pulse.at)
-                if status in _LOST and not pulse.is_reachable:
-                    unregistered.append(pulse.id)
-            if unregistered:
+        results: dict[UUID, Outcome | ApiError] = {p.id: Outcome(p.status, p.at) for p in pulses}
+        verdicts = [
+            (pulse, *verdict(pulse, by_id[pulse.id], starts_agents=self._starts_agents)) for pulse in pulses
+        ]
+        moving = [(pulse, to, payload) for pulse, to, payload in verdicts if to is not None]
+        unregistered = [p.id for p in pulses if p.status in _LOST and not p.is_reachable]
+        freed = [p.id for p in pulses if p.active_tasks < p.tasks_before]
+        if moving or unregistered or freed:
+            async with self._db.transaction() as tx:
+                for pulse, to, payload in moving:
+                    if await self._move(tx, pulse, to, payload):
+                        results[pulse.id] = Outcome(to, pulse.at)
                 await store.note_unregistered(tx, unregistered)
-            await self._tell(tx, pulses)
-            if missing := by_id.keys() - results.keys():
-                known = await store.statuses(tx, list(missing))
-                results.update(
-                    {i: WorkspaceRemoved() if i in known else WorkspaceNotFound() for i in missing}
-                )
+                await self._arrivals.wake_mailbox(tx, freed)
+        if missing := by_id.keys() - results.keys():
+            async with self._db.connection() as connection:
+                known = await store.statuses(connection, list(missing))
+            for workspace_id in missing:
+                removed = workspace_id in known
+                results[workspace_id] = WorkspaceRemoved() if removed else WorkspaceNotFound()
+        self._tell(pulses)
         return results
 
-    async def _judge(self, tx: Connection, pulse: Pulse, beat: Beat) -> Status:
-        """Apply the table of contract 02 §11.2; return the status that results."""
-        to, payload = verdict(pulse, beat, starts_agents=self._starts_agents)
-        if to is None:
-            return pulse.status
+    async def _move(self, tx: Connection, pulse: Pulse, to: Status, payload: dict[str, Any] | None) -> bool:
         moved = await transitions.move(
             tx, self._events, pulse.id, to, only_from={pulse.status}, payload=payload
         )
         if moved is not None and to is Status.ONLINE:
             await self._arrivals.announce(tx, moved)
-        return to
+        return moved is not None
 
-    async def _tell(self, tx: Connection, pulses: Sequence[Pulse]) -> None:
-        frames: list[tuple[Event, UUID, dict[str, Any]]] = []
+    def _tell(self, pulses: Sequence[Pulse]) -> None:
+        """Have the figures broadcast a moment later, the newest of each workspace."""
         for pulse in pulses:
             if pulse.current_task != pulse.task_before:
                 task = {"current_task": pulse.current_task, "active_tasks": pulse.active_tasks}
-                frames.append((Event.TASK_UPDATED, pulse.id, task))
+                self._untold[Event.TASK_UPDATED, pulse.id] = task
             alive = {"active_tasks": pulse.active_tasks, "uptime_seconds": pulse.uptime_seconds}
-            frames.append((Event.WORKSPACE_HEARTBEAT, pulse.id, alive))
-        await self._events.broadcast_many(frames, tx=tx)
-        freed = [pulse.id for pulse in pulses if pulse.active_tasks < pulse.tasks_before]
-        await self._arrivals.wake_mailbox(tx, freed)
+            self._untold[Event.WORKSPACE_HEARTBEAT, pulse.id] = alive
+        if self._untold and self._teller is None:
+            self._teller = asyncio.create_task(self._broadcast())
+
+    async def _broadcast(self) -> None:
+        try:
+            while self._untold:
+                await asyncio.sleep(TELL_SECONDS)
+                frames = [(event, about, facts) for (event, about), facts in self._untold.items()]
+                self._untold.clear()
+                async with self._db.connection() as connection:
+                    await self._events.broadcast_many(frames, tx=connection)
+        except DatastoreUnavailable as away:
+            self._log.debug("heartbeats_untold", error=str(away))  # whoever watches sees the next ones
+        finally:
+            self._teller = None
 
 
 def verdict(pulse: Pulse, beat: Beat, *, starts_agents: bool) -> tuple[Status | None, dict[str, Any] | None]:
@@ -205,7 +244,7 @@ def _capabilities(beat: Beat) -> str | None:
 
 
 def _answer(
-    batch: dict[UUID, tuple[Beat, asyncio.Future[Outcome]]],
+    batch: dict[UUID, Waiting],
     results: dict[UUID, Outcome | ApiError] | Exception,
 ) -> None:
     for workspace_id, (_, future) in batch.items():

@@ -161,9 +161,9 @@ BEAT = """
               w.desired <> 'none' AS is_managed, w.launched_at IS NOT NULL AS is_launched, now() AS at"""
 
 
-async def beat(tx: Connection, columns: Sequence[Sequence[Any]]) -> list[Pulse]:
+async def beat(connection: Connection, columns: Sequence[Sequence[Any]]) -> list[Pulse]:
     """Write a batch of heartbeats, at most one of each workspace; absent and removed ones are left out."""
-    return [Pulse(**dict(row)) for row in await tx.fetch(BEAT, *columns)]
+    return [Pulse(**dict(row)) for row in await connection.fetch(BEAT, *columns)]
 
 
 NOT_REGISTERED = "UPDATE workspaces SET status_reason = 'not_registered' WHERE id = ANY($1)"
@@ -171,7 +171,8 @@ NOT_REGISTERED = "UPDATE workspaces SET status_reason = 'not_registered' WHERE i
 
 async def note_unregistered(tx: Connection, ids: Sequence[UUID]) -> None:
     """Say why agents that beat do not go online: nobody knows where they answer."""
-    await tx.execute(NOT_REGISTERED, ids)
+    if ids:
+        await tx.execute(NOT_REGISTERED, ids)
 
 
 class Address(Struct, frozen=True, kw_only=True):

@@ -22,7 +22,8 @@ SILENT = """
     SELECT id, instance_id FROM workspaces
      WHERE status IN ('online', 'degraded') AND (generation = observed_generation OR desired = 'none')
        AND GREATEST(last_heartbeat_at, online_since, status_changed_at)
-           < now() - CASE WHEN desired = 'none' OR runtime = 'external' THEN $2 ELSE $1 END
+           < now() - CASE WHEN desired = 'none' OR runtime = 'external' THEN $2::interval
+                          ELSE $1::interval END
      ORDER BY last_heartbeat_at LIMIT $3"""
 
 
@@ -33,7 +34,8 @@ async def silent(connection: Connection, managed: timedelta, external: timedelta
 STILL_SILENT = """
     SELECT true FROM workspaces WHERE id = $1
        AND GREATEST(last_heartbeat_at, online_since, status_changed_at)
-           < now() - CASE WHEN desired = 'none' OR runtime = 'external' THEN $3 ELSE $2 END"""
+           < now() - CASE WHEN desired = 'none' OR runtime = 'external' THEN $3::interval
+                          ELSE $2::interval END"""
 
 
 async def still_silent(tx: Connection, workspace_id: UUID, managed: timedelta, external: timedelta) -> bool:
