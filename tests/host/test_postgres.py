@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +15,12 @@ pytestmark = pytest.mark.serial
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home that PostgreSQL's own user can reach, with a space in its name."""
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    home = tmp_path / "a home"
-    home.mkdir()
-    return home
+def home() -> Iterator[Path]:
+    """A home with a space in its name, in a place that PostgreSQL's own user can reach."""
+    with tempfile.TemporaryDirectory(prefix="molecule test ", ignore_cleanup_errors=True) as folder:
+        home = Path(folder) / "a home"
+        home.mkdir()
+        yield home
 
 
 @pytest.fixture
