@@ -151,11 +151,10 @@ def inactive(due: Due, now: datetime, ids: Ids) -> NewRun | None:
     """One row for the slots of the time in which the schedule was off; None when there was no slot."""
     if due.disabled_since is None:
         return None
-    since = due.disabled_since - timedelta(microseconds=1)
     try:
         cron, tz = parse(due.cron_expr), zone(due.timezone)
-        last = cron.latest(now, tz, since=since)
-        first = cron.after(since, tz)
+        last = cron.latest(now, tz, since=due.disabled_since)
+        first = cron.after(due.disabled_since, tz)
     except (InvalidCron, UnknownZone):
         return None
     if last is None:

@@ -226,8 +226,11 @@ async def update(
 
 
 DELETE = "DELETE FROM workspace_schedules WHERE id = $1"
+# A slot that was due but not claimed belongs to the time in which the schedule is off.
 DISABLE_FOR = """
-    UPDATE workspace_schedules SET enabled = false, disabled_since = LEAST($2, next_run_at), updated_at = $2
+    UPDATE workspace_schedules
+       SET enabled = false, updated_at = $2,
+           disabled_since = LEAST($2, next_run_at - interval '1 microsecond')
      WHERE workspace_id = ANY($1) AND enabled"""
 
 
