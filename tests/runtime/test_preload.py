@@ -62,7 +62,7 @@ async def test_forked_agents_answer(platform, tmp_path, wait_for, said):
                 }
                 async with session.post(handle.url, json=body) as response:
                     reply = await response.json()
-                assert f"As {launch.name}" in reply["result"]["parts"][0]["text"]
+                assert f"{launch.name}: I would" in reply["result"]["parts"][0]["text"]
                 assert psutil.Process(handle.pid).memory_info().rss < LANGGRAPH_BYTES
     finally:
         await provisioner.end_all()

@@ -99,7 +99,7 @@ def _work(persona: Persona, message: str, done: Sequence[Done], tools: frozenset
         return _own_answer(persona, task, _unavailable(children))
     if not answers:
         return tuple(Use("delegate_task", {"workspace_id": c["id"], "task": _part(c, task)}) for c in able)
-    return _combined(persona, task, children, answers)
+    return _combined(persona, children, answers)
 
 
 def _children(listed: str) -> list[dict[str, str]]:
@@ -116,19 +116,16 @@ def _part(child: dict[str, str], task: str) -> str:
 
 def _own_answer(persona: Persona, task: str, missing: str = "") -> str:
     step = STEPS[crc32(f"{persona.title}|{task}".encode()) % len(STEPS)]
-    return f'{MARK} As {persona.title}, on "{_first_line(task)}": {step}.{missing}'
+    return f"{MARK} {persona.name}: I would {step}.{missing}"
 
 
-def _combined(persona: Persona, task: str, children: list[dict[str, str]], answers: Sequence[Done]) -> str:
-    names = {
-        child["id"]: f"{child['name']} ({child['role']})" if child["role"] else child["name"]
-        for child in children
-    }
-    lines = [
-        f"- {names.get(item.arguments.get('workspace_id', ''), 'A colleague')}: {_indented(item.result)}"
-        for item in answers
-    ]
-    heading = f'{MARK} {persona.title} on "{_first_line(task)}", from {len(lines)} colleague(s):'
+def _combined(persona: Persona, children: list[dict[str, str]], answers: Sequence[Done]) -> str:
+    names = {child["id"]: child["name"] for child in children}
+    lines = []
+    for item in answers:
+        name = names.get(item.arguments.get("workspace_id", ""), "A colleague")
+        lines.append(f"- {name}: {_indented(item.result, name)}")
+    heading = f"{MARK} {persona.name}, with {len(lines)} colleague{'s' if len(lines) > 1 else ''}:"
     return "\n".join([heading, *lines]) + _unavailable(children)
 
 
@@ -137,14 +134,10 @@ def _unavailable(children: list[dict[str, str]]) -> str:
     return f"\nNot available: {', '.join(away)}." if away else ""
 
 
-def _indented(answer: str) -> str:
-    text = answer.replace(f"{MARK} ", "").strip()[:MAX_ANSWER]
+def _indented(answer: str, name: str) -> str:
+    """The answer below its author's name, without the mark and the name it begins with itself."""
+    text = answer.replace(f"{MARK} ", "").strip()[:MAX_ANSWER].removeprefix(name).lstrip(":, ")
     return text.replace("\n", "\n  ")
-
-
-def _first_line(task: str) -> str:
-    line = task.split("\n", 1)[0]
-    return line if len(line) <= 160 else f"{line[:160]}…"
 
 
 def _decision(what: str, result: str) -> str:
