@@ -354,6 +354,7 @@ class Server:
     def _litestar(self) -> Litestar:
         return Litestar(
             route_handlers=[
+                openapi.assets(),
                 *operations_routes.handlers,
                 *tokens_routes.handlers,
                 *registry_routes.handlers,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.static_files import create_static_files_router
 
 from molecule_ai.server.auth.tiers import Tier
+
+_ASSETS = "/docs/assets"
 
 
 def config(version: str) -> OpenAPIConfig:
@@ -18,10 +23,25 @@ def config(version: str) -> OpenAPIConfig:
         title="Molecule management API",
         version=version,
         description="One organization of AI agents: workspaces, messages, schedules, approvals, events.",
-        path="/docs",
-        render_plugins=[SwaggerRenderPlugin(), JsonRenderPlugin(), YamlRenderPlugin()],
+        openapi_router=Router("/docs", route_handlers=[], opt={"tier": Tier.NONE}),
+        render_plugins=[
+            SwaggerRenderPlugin(
+                favicon=f'<link rel="icon" href="{_ASSETS}/favicon-32x32.png">',
+                js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+                css_url=f"{_ASSETS}/swagger-ui.css",
+                standalone_preset_js_url=f"{_ASSETS}/swagger-ui-standalone-preset.js",
+            ),
+            JsonRenderPlugin(),
+            YamlRenderPlugin(),
+        ],
         components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
     )
+
+
+def assets() -> Router:
+    """The API browser's own files, so that it works without any other host."""
+    folder = Path(str(resources.files("swagger_ui"))) / "static"
+    return create_static_files_router(_ASSETS, [folder], opt={"tier": Tier.NONE}, include_in_schema=False)
 
 
 def document(app: Litestar) -> dict[str, Any]:

@@ -25,3 +25,13 @@ async def test_a_wrong_method_names_the_right_ones(anonymous: httpx.AsyncClient)
     answer = await anonymous.post("/health")
     assert (answer.status_code, answer.json()["error"]) == (405, "method not allowed")
     assert "GET" in answer.headers["allow"]
+
+
+async def test_the_api_browser_needs_no_other_host(anonymous: httpx.AsyncClient) -> None:
+    page = await anonymous.get("/docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text.replace("https://json-schema.org", "")
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js"):
+        assert f"/docs/assets/{name}" in page.text
+        assert (await anonymous.get(f"/docs/assets/{name}")).status_code == 200
+    assert (await anonymous.get("/docs/openapi.json")).json()["openapi"].startswith("3.1")
