@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -19,7 +20,9 @@ def openapi(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
 ) -> None:
     """Print the OpenAPI document of the tenant server."""
-    document = description.document(Server(Settings()).litestar)
+    with TemporaryDirectory() as home:
+        server = Server(Settings(molecule_home=home, provisioner="none"))
+        document = description.document(server.litestar)
     if context.obj.as_json:
         text = json.dumps(document, indent=2) + "\n"
     else:

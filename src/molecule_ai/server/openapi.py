@@ -49,9 +49,9 @@ def document(app: Litestar) -> dict[str, Any]:
     schema: dict[str, Any] = app.openapi_schema.to_schema()
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):
-            tier = handler.opt.get("tier")
-            for method in getattr(handler, "http_methods", ()) if tier else ():
-                operation = schema["paths"][route.path_format][method.lower()]
-                operation["x-tier"] = tier.value
-                operation["security"] = [] if tier is Tier.NONE else [{"bearer": []}]
+            path = schema["paths"].get(route.path_format, {})
+            for method in {method.lower() for method in getattr(handler, "http_methods", ())} & path.keys():
+                tier = handler.opt["tier"]
+                path[method]["x-tier"] = tier.value
+                path[method]["security"] = [] if tier is Tier.NONE else [{"bearer": []}]
     return schema
