@@ -37,7 +37,9 @@ def test_ages_are_short(seconds: float, text: str) -> None:
 
 async def notes(server: Server, workspace_id: UUID) -> list[str]:
     async with server.db.connection() as connection:
-        rows = await connection.fetch("SELECT body FROM mailbox_messages WHERE workspace_id = $1", workspace_id)
+        rows = await connection.fetch(
+            "SELECT body FROM mailbox_messages WHERE workspace_id = $1", workspace_id
+        )
     return [row["body"]["params"]["message"]["parts"][0]["text"] for row in rows]
 
 
