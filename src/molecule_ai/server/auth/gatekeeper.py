@@ -68,8 +68,6 @@ class Gatekeeper:
 
     async def guard(self, connection: Request, handler: BaseRouteHandler) -> None:
         """Litestar guard of every route: authenticate, then check ids, in the order of contract 01 §1.2."""
-        if connection.scope.get("method") == "OPTIONS" and "tier" not in handler.opt:
-            return  # the framework's own answer: which methods there are
         tier: Tier = handler.opt["tier"]
         connection.scope["state"]["principal"] = await self.admit(connection, tier)
         if "workspace_id" in connection.path_params and "workspace_id" not in handler.opt.get("missing", {}):
