@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +57,7 @@ class Gatekeeper:
         self._credentials: Coalescer[bytes, Credential] = Coalescer(self._load_credentials)
         self._bindings: Coalescer[UUID, Binding] = Coalescer(self._load_bindings)
         self._used: set[UUID] = set()
+        self.redeem: Callable[[str], Awaitable[Principal | None]] | None = None
 
     def accept_bootstrap(self, token: str) -> None:
         """Take this token like the admin token; it does not count as a configured one."""
@@ -69,7 +70,15 @@ class Gatekeeper:
     async def guard(self, connection: Request, handler: BaseRouteHandler) -> None:
         """Litestar guard of every route: authenticate, then check ids, in the order of contract 01 §1.2."""
         tier: Tier = handler.opt["tier"]
-        connection.scope["state"]["principal"] = await self.admit(connection, tier)
+        if (
+            handler.opt.get("takes_ticket")
+            and not bearer_of(connection)
+            and "token" in connection.query_params
+        ):
+            principal = await self._ticket(connection)
+        else:
+            principal = await self.admit(connection, tier)
+        connection.scope["state"]["principal"] = principal
         if "workspace_id" in connection.path_params and "workspace_id" not in handler.opt.get("missing", {}):
             self._path_workspace(connection)
         for name, missing in handler.opt.get("missing", {}).items():
@@ -172,6 +181,16 @@ class Gatekeeper:
         if caller is None and await self.is_open():
             return Principal(kind=Kind.BOOTSTRAP)
         raise errors.InvalidAdminToken
+
+    async def _ticket(self, connection: Request) -> Principal:
+        """A one-time ticket in place of the header that an EventSource cannot send."""
+        caller = None
+        if self.redeem is not None:
+            caller = await self.redeem(str(connection.query_params["token"]))
+        if caller is None:
+            raise errors.InvalidWorkspaceToken
+        await self._known_workspace(connection)
+        return caller
 
     def _workspace_token_is_admin(self, caller: Principal) -> bool:
         return (
