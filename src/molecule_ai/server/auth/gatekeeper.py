@@ -94,6 +94,8 @@ class Gatekeeper:
                 return await self._admin(connection)
             case Tier.WORKSPACE | Tier.WORKSPACE_OWN:
                 return await self._workspace(connection, own_only=tier is Tier.WORKSPACE_OWN)
+            case Tier.WORKSPACE_STATE:
+                return await self._state_reader(connection)
             case Tier.WORKSPACE_OR_COSMETIC:
                 return await self._cosmetic(connection)
             case Tier.WORKSPACE_OR_REDACTED:
@@ -219,6 +221,18 @@ class Gatekeeper:
         if caller.workspace_id != target:
             raise errors.InvalidWorkspaceToken
         return caller
+
+    async def _state_reader(self, connection: Request) -> Principal:
+        """Contract 02 §5.7: an agent learns that it was removed, although that revoked its token."""
+        try:
+            return await self._workspace(connection, own_only=False)
+        except errors.InvalidWorkspaceToken:
+            token_hash = hashlib.sha256(bearer_of(connection).encode()).digest()
+            workspace_id = self._path_workspace(connection)
+            async with self._db.connection() as database:
+                if not await store.was_removed_with(database, workspace_id, token_hash):
+                    raise
+            return ANONYMOUS
 
     async def _cosmetic(self, connection: Request) -> Principal:
         """Contract 02 §4.5: without a credential only while nothing could authenticate the canvas."""
