@@ -9,6 +9,8 @@ import asyncpg
 import pytest
 
 from molecule_ai.host.postgres import EmbeddedPostgres
+from molecule_ai.kernel.db import Database
+from molecule_ai.kernel.errors import DatastoreUnavailable
 from tests.support import wait_for
 
 pytestmark = pytest.mark.serial
@@ -78,3 +80,24 @@ async def test_a_second_start_finds_the_running_server(postgres: EmbeddedPostgre
     again = await asyncio.to_thread(EmbeddedPostgres(home).start)
     assert first == again
     assert await answer(again) == 1
+
+
+async def test_a_database_on_its_way_up_is_waited_for(postgres: EmbeddedPostgres) -> None:
+    dsn = postgres.start()
+    postgres.stop()
+    database = Database(dsn)
+    with pytest.raises(DatastoreUnavailable):
+        await database.open(patience_seconds=0)
+    opening = asyncio.create_task(database.open())
+    await asyncio.to_thread(postgres.start)
+    await opening
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await database.close()
+
+
+async def test_stopping_a_killed_server_is_no_failure(postgres: EmbeddedPostgres, home: Path) -> None:
+    postgres.start()
+    os.kill(int((home / "postgres" / "postmaster.pid").read_text().split("\n")[0]), signal.SIGKILL)
+    postgres.stop()
+    assert not postgres.is_running()

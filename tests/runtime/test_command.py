@@ -34,7 +34,7 @@ def run(tmp_path):
         )
         adapter = CommandAdapter()
         await adapter.setup(context)
-        task = AgentTask(id="t-1", context_id="c-1", text=text, system_prompt="Be kind.")
+        task = AgentTask(id="t-1", context_id="c-1", text=text, system_prompt="Be kind.", message_id="m-1")
         [reply] = [event async for event in adapter.run(task)]
         assert isinstance(reply, Reply)
         return reply.text
@@ -56,8 +56,9 @@ async def test_args_follow_the_command(run):
 
 
 async def test_it_runs_in_the_workspace_with_its_environment(run, tmp_path):
-    script = 'echo "$PWD $MOLECULE_TASK_ID $MOLECULE_CONTEXT_ID $A_SECRET ${AGENT_LISTEN_FD:-none}"'
-    assert await run("sh -c", args=[script]) == f"{tmp_path} t-1 c-1 s none"
+    ids = "$MOLECULE_TASK_ID $MOLECULE_CONTEXT_ID $MOLECULE_MESSAGE_ID"
+    script = f'echo "$PWD {ids} $A_SECRET ${{AGENT_LISTEN_FD:-none}}"'
+    assert await run("sh -c", args=[script]) == f"{tmp_path} t-1 c-1 m-1 s none"
 
 
 async def test_a_program_that_ignores_its_input_is_fine(run):

@@ -48,7 +48,7 @@ def up(*, port: int, workers: int, home: str) -> None:
 def _run(overrides: dict[str, str], *, with_agents: bool = False) -> None:
     try:
         host.run(host.prepare(overrides), with_agents=with_agents)
-    except (AlreadyRunning, BadSetting, ChangedMigration, PostgresFailed) as problem:
+    except (AlreadyRunning, BadSetting, ChangedMigration, PostgresFailed, host.WorkersFailed) as problem:
         typer.echo(f"Error: {problem}", err=True)
         raise typer.Exit(1) from problem
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
+
 from molecule_ai.kernel import log
 
 _START_SECONDS = 60
@@ -96,13 +98,17 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stop the server, disconnecting clients; unwritten work is rolled back by them."""
         self._stopping.set()
-        if self.is_running():
+        if not self.is_running():
+            return
+        try:
             self._call("pg_ctl", "-w", "-m", "fast", "-D", self._data, "stop")
+        except PostgresFailed:
+            if self.is_running():  # else it was killed meanwhile
+                raise
 
     def is_running(self) -> bool:
-        return (
-            subprocess.run([program("pg_ctl"), "-D", self._data, "status"], **self._child()).returncode == 0
-        )
+        status = subprocess.run([program("pg_ctl"), "-D", self._data, "status"], **self._child())
+        return status.returncode == 0 and self._postmaster_alive()
 
     def watch(self) -> None:
         """Start the server again whenever it died, until `stop`, in a thread of its own."""
@@ -119,12 +125,12 @@ class EmbeddedPostgres:
                 self._log.error("postgres_restart_failed", error=str(failure))
 
     def _postmaster_alive(self) -> bool:
+        """Whether the process is there and not just a zombie that nobody has buried yet."""
         try:
             pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
-            os.kill(pid, 0)
-        except (OSError, ValueError):
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except (OSError, ValueError, psutil.NoSuchProcess):
             return False
-        return True
 
     def _prepare_folders(self) -> None:
         for folder in (self._data, self._sockets):

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,11 @@ from .lock import HomeLock
 from .postgres import EmbeddedPostgres
 
 _SHUTDOWN_SECONDS = 30
+_MIN_LIFE_SECONDS = 15.0  # Granian needs less to give up on workers that cannot start
+
+
+class WorkersFailed(Exception):
+    """No worker can be kept alive."""
 
 
 def prepare(overrides: Mapping[str, str]) -> Settings:
@@ -35,7 +41,7 @@ def prepare(overrides: Mapping[str, str]) -> Settings:
 
 
 def run(settings: Settings, *, with_agents: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM. Raises `AlreadyRunning`, `ChangedMigration`.
+    """Serve until SIGINT or SIGTERM. Raises `AlreadyRunning`, `ChangedMigration`, `WorkersFailed`.
 
     `with_agents` also ends the local agents then; otherwise they live on and the next server adopts them.
     """
@@ -55,7 +61,18 @@ def run(settings: Settings, *, with_agents: bool = False) -> None:
         os.environ[PARENT] = str(os.getpid())
         asyncio.run(migrations.upgrade(os.environ["DATABASE_URL"], migrations.load()))
         _load_what_workers_share()
-        Granian(
+        _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    """Serve until a signal. Raises `WorkersFailed`.
+
+    A worker that dies is replaced. When replacements die, too, Granian gives up: then all are started
+    anew, unless they have died from the beginning.
+    """
+    while True:
+        began = time.monotonic()
+        server = Granian(
             "molecule_ai.server.app:create",
             factory=True,
             address=settings.address,
@@ -68,7 +85,17 @@ def run(settings: Settings, *, with_agents: bool = False) -> None:
             workers_kill_timeout=_SHUTDOWN_SECONDS,
             backlog=2048,
             log_enabled=settings.log_level == "debug",
-        ).serve()
+        )
+        try:
+            server.serve()
+        except SystemExit:
+            if server.interrupt_signal:
+                return
+        else:
+            return
+        if time.monotonic() - began < _MIN_LIFE_SECONDS:
+            raise WorkersFailed("the workers ended as soon as they were started; the log says why")
+        log.get().error("workers_kept_dying", action="starting all of them anew")
 
 
 def free_port(wanted: int, address: str) -> int:

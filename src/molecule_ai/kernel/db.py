@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -26,9 +28,12 @@ LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,  # a connection that got PostgreSQL's last word and is not closed yet
 )
 # Connecting and waiting for a free connection fail in these ways too.
 AWAY = (*LOST, OSError, asyncio.TimeoutError)
+
+_RETRY_SECONDS = 0.2
 
 _encoder = msgspec.json.Encoder()
 
@@ -44,13 +49,6 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     )
 
 
-async def _keep(_: Connection) -> None:
-    """Nothing to reset: pooled connections hold no locks, listeners or settings beyond a transaction.
-
-    The driver's own reset is a round trip, and costs as much as the statement before it.
-    """
-
-
 class Database:
     """One pool. Every read and write goes through `connection` or `transaction`."""
 
@@ -60,22 +58,27 @@ class Database:
         self._acquire_timeout = acquire_timeout_seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
-    async def open(self) -> None:
-        """Connect. Raises `DatastoreUnavailable` when PostgreSQL is away."""
-        try:
-            self._pool = await asyncpg.create_pool(
-                self.dsn,
-                min_size=1,
-                max_size=self._max_connections,
-                init=_prepare,
-                reset=_keep,
-                max_queries=10_000_000,  # a renewed connection would plan every statement afresh
-                max_inactive_connection_lifetime=60,
-                command_timeout=60,
-                server_settings={"application_name": "molecule", "timezone": "UTC"},
-            )
-        except AWAY as away:
-            raise DatastoreUnavailable from away
+    async def open(self, *, patience_seconds: float = 30.0) -> None:
+        """Connect; a PostgreSQL that is on its way up is waited for. Raises `DatastoreUnavailable`."""
+        deadline = time.monotonic() + patience_seconds
+        while self._pool is None:
+            try:
+                self._pool = await self._connect_all()
+            except AWAY as away:
+                if time.monotonic() > deadline:
+                    raise DatastoreUnavailable from away
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _connect_all(self) -> asyncpg.Pool[asyncpg.Record]:
+        return await asyncpg.create_pool(
+            self.dsn,
+            min_size=1,
+            max_size=self._max_connections,
+            init=_prepare,
+            max_inactive_connection_lifetime=60,
+            command_timeout=60,
+            server_settings={"application_name": "molecule", "timezone": "UTC"},
+        )
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -104,7 +107,8 @@ class Database:
         except LOST as lost:
             raise DatastoreUnavailable from lost
         finally:
-            await self._pool.release(connection)
+            with contextlib.suppress(*AWAY):  # it broke when its work was done
+                await self._pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

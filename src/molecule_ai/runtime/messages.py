@@ -38,6 +38,8 @@ class AgentTask(Struct, frozen=True, kw_only=True):
     context_id: str
     text: str
     system_prompt: str
+    message_id: str = ""
+    """The same when the platform repeats a message: a key for effects that must happen once."""
     history: tuple[Turn, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
 

@@ -97,6 +97,7 @@ class TaskRunner:
             context_id=message.context_id,
             text=message.text,
             system_prompt=await self._prompt.build(),
+            message_id=message.message_id,
             history=message.history,
             metadata=message.metadata,
         )

@@ -86,12 +86,20 @@ class CommandAdapter:
                 stdout=PIPE,
                 stderr=PIPE,
                 cwd=self._cwd,
-                env={**self._environ, "MOLECULE_TASK_ID": task.id, "MOLECULE_CONTEXT_ID": task.context_id},
+                env={**self._environ, **_facts(task)},
                 process_group=0,
                 preexec_fn=_die_with_agent if _libc else None,
             )
         except OSError as error:
             raise TaskFailed(f"{self._argv[0]} cannot be started: {error.strerror}") from error
+
+
+def _facts(task: AgentTask) -> dict[str, str]:
+    return {
+        "MOLECULE_TASK_ID": task.id,
+        "MOLECULE_CONTEXT_ID": task.context_id,
+        "MOLECULE_MESSAGE_ID": task.message_id,
+    }
 
 
 def _die_with_agent() -> None:

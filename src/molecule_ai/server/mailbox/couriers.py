@@ -28,7 +28,7 @@ from .schemas import Message, State
 from .service import Mailbox
 
 MAX_ATTEMPTS = 5
-LEASE = timedelta(seconds=60)  # renewed every five seconds; a dead replica's messages wait no longer
+LEASE = timedelta(seconds=30)  # three renewals; a dead replica's messages wait no longer
 BACKOFF_SECONDS = (8, 20, 45, 120)  # contract 05 §20: a restart takes longer than one pause
 BUSY_SECONDS = 5
 OVER_BUDGET_SECONDS = 60

@@ -210,8 +210,7 @@ async def leave(connection: Connection, slot: Slot) -> None:
 RENEW = """
     UPDATE workspace_slots s SET until = now() + $4::interval
       FROM unnest($1::uuid[], $2::int[], $3::uuid[]) AS mine (workspace_id, slot, holder)
-     WHERE s.workspace_id = mine.workspace_id AND s.slot = mine.slot AND s.holder = mine.holder
-       AND s.until > now()"""
+     WHERE s.workspace_id = mine.workspace_id AND s.slot = mine.slot AND s.holder = mine.holder"""
 
 
 async def renew(connection: Connection, slots: Sequence[Slot], lease: timedelta) -> None:
