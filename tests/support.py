@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+import asyncpg
 import httpx
 
 from molecule_ai.server.app import Server
 
 T = TypeVar("T")
 START_SECONDS = 40.0
+_LISTENERS = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'molecule-listen'"""
 
 
 async def wait_for(
@@ -154,6 +158,7 @@ async def serve(
         served = Served(f"http://127.0.0.1:{port}", port, process, log_file)
         try:
             await _until_healthy(served)
+            await _until_all_listen(dsn, workers)
             yield served
         finally:
             await _end_group(process)
@@ -173,7 +178,7 @@ def _granian(port: int, workers: int, *, respawn: bool) -> list[str]:
         *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), "--loop", "uvloop"),
         *(("--respawn-failed-workers", "--respawn-interval", "0.5") if respawn else ()),
         "--no-log",
-        *("--backlog", "2048", "--backpressure", "4096"),
+        *("--backlog", "2048", "--backpressure", "4096", "--workers-kill-timeout", "20"),
     ]
 
 
@@ -191,6 +196,19 @@ async def _until_healthy(served: Served) -> None:
             await wait_for(healthy, START_SECONDS, interval=0.05)
         except TimeoutError as late:
             raise RuntimeError(f"the server did not start: {served.log()[-4000:]}") from late
+
+
+async def _until_all_listen(dsn: str, workers: int) -> None:
+    """One worker answers while another may still start: wait until each has its listening connection."""
+    connection = await asyncpg.connect(dsn)
+    try:
+
+        async def all_listen() -> bool:
+            return bool(await connection.fetchval(_LISTENERS) >= workers)
+
+        await wait_for(all_listen, START_SECONDS, interval=0.05)
+    finally:
+        await connection.close()
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:

@@ -45,7 +45,15 @@ from .auth.principal import Principal
 from .delegations import routes as delegations_routes
 from .delegations.engine import DelegationSweeper
 from .delegations.service import Delegations
+from .events import routes as events_routes
+from .events.history import History
+from .events.hub import Hub
+from .events.relay import Relay
 from .events.service import Events
+from .events.sockets import SocketEndpoint, SocketsFirst
+from .events.streams import Streams
+from .events.tickets import Tickets
+from .farewell import Farewell
 from .mailbox import routes as mailbox_routes
 from .mailbox.chain import Limits
 from .mailbox.couriers import Couriers
@@ -115,8 +123,16 @@ class Server:
         self.events = Events(self.db, self.clock)
         self.tree = Tree(self.db)
         self.base_url = (settings.external_platform_url or settings.agent_platform_url).rstrip("/")
-        self.activity = Activity(self.db, self.events, self.clock, self.ids, base_url=self.base_url)
         self.tokens = Tokens(self.db, self.events, self.ids)
+        self.hub = Hub(self.tree, self.tokens.dead)
+        self.relay = Relay(self.db, self.notifications, self.hub.deliver, self.clock)
+        self.history = History(self.db)
+        self.tickets = Tickets(self.db, self.tokens.dead)
+        self.gatekeeper.redeem = self.tickets.redeem
+        self.streams = Streams(self.db, self.hub, self.relay)
+        self.activity = Activity(
+            self.db, self.events, self.clock, self.ids, self.streams, base_url=self.base_url
+        )
         self.arrivals = Arrivals()
         self.starts_agents = settings.backend != "none"
         self.beats = Beats(self.db, self.events, self.arrivals, starts_agents=self.starts_agents)
@@ -201,8 +217,8 @@ class Server:
             has_backend=self.starts_agents,
             confirms_deletes=settings.workspace_delete_confirm == "strict",
         )
-        self.lifecycle.on_removed(self.schedules.disable_for)
         self.secrets.restarts = self.lifecycle
+        self.lifecycle.on_removed(self.mailbox.target_removed)
         self.models = Models(self.db, self.events, self.secrets, self.lifecycle, resolver)
         self.configuration = Configuration(self.db, self.events, self.tokens, self.workspaces)
         notes = Notes(self.secrets, self.mailbox)
@@ -252,7 +268,6 @@ class Server:
             self.agents,
             self.sleepers,
             self.ids,
-            joins=self.schedules.find_manual_run,
             canvas_budget_seconds=settings.canvas_sync_budget_seconds,
         )
         self.couriers = Couriers(
@@ -266,7 +281,9 @@ class Server:
         )
         self.operations = Operations(self.db, self.clock, self.supervisor)
         self.litestar = self._litestar()
-        self.app: ASGIApp = FastBeats(self.litestar, self.gatekeeper, self.beats)
+        self.app: ASGIApp = SocketsFirst(
+            self._socket_endpoint(), FastBeats(self.litestar, self.gatekeeper, self.beats)
+        )
 
     async def start(self, *, engines: bool = True) -> None:
         """Connect; with `engines` also start what runs in the background."""
@@ -274,6 +291,8 @@ class Server:
         await self.agents.open()
         self.gatekeeper.accept_bootstrap(bootstrap_token(self.settings))
         if engines:
+            self.supervisor.run("broadcaster", self.relay.run)
+            self.supervisor.run("hub", self.hub.run)
             self.supervisor.run("notifications", self.notifications.run)
             self.supervisor.run("token-usage", self.gatekeeper.run)
             self._start_lifecycle()
@@ -341,9 +360,14 @@ class Server:
         )
         self.supervisor.add(ApprovalExpiry(self.approvals))
 
+    def leave(self) -> None:
+        """Begin to go away: no longer ready, sockets and streams end. Safe to call twice."""
+        self.operations.stopping = True
+        self.hub.close_all()
+
     async def stop(self) -> None:
         """Stop engines, write what was deferred, disconnect."""
-        self.operations.stopping = True
+        self.leave()
         await self.supervisor.stop()
         await self.couriers.stop()
         await self.proxy.drain()
@@ -352,6 +376,19 @@ class Server:
         await self.provisioner.close()
         await self.gatekeeper.flush()
         await self.db.close()
+
+    def _socket_endpoint(self) -> SocketEndpoint:
+        return SocketEndpoint(
+            self.db,
+            self.hub,
+            self.relay,
+            self.tree,
+            self.gatekeeper,
+            self.tickets,
+            origins=self.settings.origins,
+            limit=self.settings.websocket_limit,
+            clock=self.clock,
+        )
 
     def _litestar(self) -> Litestar:
         return Litestar(
@@ -363,6 +400,7 @@ class Server:
                 *a2a_routes.handlers,
                 *mailbox_routes.handlers,
                 *activity_routes.handlers,
+                *events_routes.handlers,
                 *delegations_routes.handlers,
                 *secrets_routes.handlers,
                 *workspaces_routes.handlers,
@@ -378,6 +416,9 @@ class Server:
                 for name, service in {
                     "settings": self.settings,
                     "events": self.events,
+                    "history": self.history,
+                    "streams": self.streams,
+                    "tickets": self.tickets,
                     "operations": self.operations,
                     "tokens": self.tokens,
                     "activity": self.activity,
@@ -477,12 +518,14 @@ class Lifespan:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                farewell = Farewell(self._server.leave)
                 try:
                     await self._server.start()
                 except Exception as error:
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     raise
                 await send({"type": "lifespan.startup.complete"})
+                farewell.arm()
             else:
                 await self._server.stop()
                 await send({"type": "lifespan.shutdown.complete"})

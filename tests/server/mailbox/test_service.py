@@ -130,3 +130,17 @@ async def test_times_are_kept(server: Server) -> None:
     at = datetime(2031, 1, 1, tzinfo=UTC)
     stored = await row(server, (await put(server, post(target, not_before=at, expires_at=at))).id)
     assert (stored["not_before"], stored["expires_at"]) == (at, at)
+
+
+async def test_removing_a_workspace_fails_what_waits_for_it(server: Server, admin: Any) -> None:
+    told: list[Settled] = []
+
+    async def hear(tx: Connection, settled: Settled) -> None:
+        told.append(settled)
+
+    server.mailbox.replies["test"] = hear
+    target = await add_workspace(server, "gone", status="offline")
+    await put(server, post(target, reply_kind="test"))
+    answer = await admin.delete(f"/workspaces/{target}?confirm=true", headers={"x-confirm-name": "gone"})
+    assert answer.status_code == 200, answer.text
+    assert [(t.status, t.error) for t in told] == [(State.FAILED, "workspace removed by admin-token")]

@@ -23,6 +23,10 @@ async def test_deleting_takes_the_name_and_revokes_at_once(admin: httpx.AsyncCli
     assert (await admin.get(path)).status_code == 410
     async with connect(server, token) as agent:
         assert (await agent.get(f"{path}/model")).status_code == 401
+        told = await agent.get(f"{path}/state")
+        assert (told.status_code, told.json()["status"], told.json()["deleted"]) == (404, "removed", True)
+    async with connect(server, "nonsense") as stranger:
+        assert (await stranger.get(f"{path}/state")).status_code == 401
     again = await admin.delete(path, headers={"x-confirm-name": "Scout"})
     assert again.status_code == 200
 

@@ -56,10 +56,10 @@ CREATE UNLOGGED TABLE IF NOT EXISTS event_frames (
 );
 CREATE INDEX IF NOT EXISTS event_frames_created_idx ON event_frames (created_at);
 
+-- One-time passes for clients that cannot send headers; each stands for the caller that asked for it.
 CREATE TABLE IF NOT EXISTS ws_tickets (
     ticket_hash bytea PRIMARY KEY,
-    actor       text NOT NULL,
-    -- Null: good for /ws; else for the event stream of this workspace.
-    workspace_id uuid,
+    principal   jsonb NOT NULL,
     expires_at  timestamptz NOT NULL
 );
+CREATE INDEX IF NOT EXISTS ws_tickets_expires_idx ON ws_tickets (expires_at);

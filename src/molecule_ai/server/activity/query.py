@@ -15,6 +15,7 @@ _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 500
 _MAX_SINCE_SECONDS = 2_592_000
 _UNESCAPED_ZONE = re.compile(r" (\d\d:\d\d)$")  # a plus sign in a query string reads as a space
+_MAX_WAIT_SECONDS = 25
 _SOURCES = frozenset({"canvas", "agent", "channel", "webhook", "scheduler"})
 
 
@@ -48,6 +49,16 @@ def parse(query: Query) -> Filter:
         since_seconds=_since(query.since_secs),
         order="asc" if query.order == "asc" else "desc",
     )
+
+
+def wait_seconds(query: Query) -> float:
+    """How long an empty answer may wait for a row; 0 without a cursor."""
+    if not query.wait_secs or query.since_id is None:
+        return 0
+    try:
+        return max(0, min(int(query.wait_secs), _MAX_WAIT_SECONDS))
+    except ValueError:
+        return 0
 
 
 def _limit(text: str | None) -> int:

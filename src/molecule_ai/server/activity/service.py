@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,10 +21,11 @@ from molecule_ai.server.auth.principal import Kind, Principal
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.schemas import Frame
 from molecule_ai.server.events.service import Events
+from molecule_ai.server.events.streams import Streams
 
 from . import errors, notices, store
 from .inbound import present
-from .query import Query, parse
+from .query import Query, parse, wait_seconds
 from .schemas import ActivityReport, ActivityRow, Entry, Notice, NoticeSent, SourceKind
 from .store import Filter, Speaker
 
@@ -31,17 +33,21 @@ from .store import Filter, Speaker
 _ACCEPTED = frozenset(errors.REPORTABLE) | {"tool_call", "task_complete", "hitl", "decision", "gate"}
 _MAX_SUMMARY = 256  # characters, contract 03 §11.4
 _MAX_ERROR = 4096
+_LONGEST_PAUSE = 1.0  # seconds; a row held back by another's open transaction arrives without a signal
 _MAX_BATCH = 100  # rows in one statement: bodies may be a megabyte each
 
 
 class Activity:
     """Writes and reads the activity log; speaks to users in the name of agents."""
 
-    def __init__(self, db: Database, events: Events, clock: Clock, ids: Ids, *, base_url: str) -> None:
+    def __init__(
+        self, db: Database, events: Events, clock: Clock, ids: Ids, streams: Streams, *, base_url: str
+    ) -> None:
         self._db = db
         self._events = events
         self._clock = clock
         self._ids = ids
+        self._streams = streams
         self._base_url = base_url
         self._pending: dict[UUID, Entry] = {}
         self._writer: Coalescer[UUID, UUID] = Coalescer(self._write, max_keys=_MAX_BATCH)
@@ -108,12 +114,34 @@ class Activity:
     async def page(self, caller: Principal, workspace_id: UUID | None, query: Query) -> list[ActivityRow]:
         """Rows of one workspace, or of all (contract 03 §11.2)."""
         asked = parse(query)
+        wait = wait_seconds(query)
+        rows = await self._rows(caller, workspace_id, asked, query)
+        if rows or not wait or workspace_id is None:
+            return rows
+        return await self._rows_when_there(caller, workspace_id, asked, query, wait)
+
+    async def _rows(
+        self, caller: Principal, workspace_id: UUID | None, asked: Filter, query: Query
+    ) -> list[ActivityRow]:
         async with self._db.connection() as connection:
             wanted = await self._filter(connection, caller, workspace_id, asked, query)
             rows = await store.list_rows(connection, wanted)
         if wanted.newest_ascending:
             rows.reverse()
         return [present(row, self._base_url) for row in rows]
+
+    async def _rows_when_there(
+        self, caller: Principal, workspace_id: UUID, asked: Filter, query: Query, wait: float
+    ) -> list[ActivityRow]:
+        """Look, and look again whenever the workspace's log has grown, until `wait` seconds are over."""
+        ends_at = time.monotonic() + wait
+        async with self._streams.listening(caller, workspace_id, Event.ACTIVITY_LOGGED) as arrival:
+            while True:
+                rows = await self._rows(caller, workspace_id, asked, query)
+                left = ends_at - time.monotonic()
+                if rows or left <= 0:
+                    return rows
+                await arrival(min(left, _LONGEST_PAUSE))
 
     async def notify(self, workspace_id: UUID, notice: Notice, body: dict[str, Any]) -> NoticeSent:
         """Bring an agent's message to its user (contract 03 §12).

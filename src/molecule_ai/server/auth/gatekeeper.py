@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +57,7 @@ class Gatekeeper:
         self._credentials: Coalescer[bytes, Credential] = Coalescer(self._load_credentials)
         self._bindings: Coalescer[UUID, Binding] = Coalescer(self._load_bindings)
         self._used: set[UUID] = set()
+        self.redeem: Callable[[str], Awaitable[Principal | None]] | None = None
 
     def accept_bootstrap(self, token: str) -> None:
         """Take this token like the admin token; it does not count as a configured one."""
@@ -69,7 +70,15 @@ class Gatekeeper:
     async def guard(self, connection: Request, handler: BaseRouteHandler) -> None:
         """Litestar guard of every route: authenticate, then check ids, in the order of contract 01 §1.2."""
         tier: Tier = handler.opt["tier"]
-        connection.scope["state"]["principal"] = await self.admit(connection, tier)
+        if (
+            handler.opt.get("takes_ticket")
+            and not bearer_of(connection)
+            and "token" in connection.query_params
+        ):
+            principal = await self._ticket(connection)
+        else:
+            principal = await self.admit(connection, tier)
+        connection.scope["state"]["principal"] = principal
         if "workspace_id" in connection.path_params and "workspace_id" not in handler.opt.get("missing", {}):
             self._path_workspace(connection)
         for name, missing in handler.opt.get("missing", {}).items():
@@ -85,6 +94,8 @@ class Gatekeeper:
                 return await self._admin(connection)
             case Tier.WORKSPACE | Tier.WORKSPACE_OWN:
                 return await self._workspace(connection, own_only=tier is Tier.WORKSPACE_OWN)
+            case Tier.WORKSPACE_STATE:
+                return await self._state_reader(connection)
             case Tier.WORKSPACE_OR_COSMETIC:
                 return await self._cosmetic(connection)
             case Tier.WORKSPACE_OR_REDACTED:
@@ -173,6 +184,16 @@ class Gatekeeper:
             return Principal(kind=Kind.BOOTSTRAP)
         raise errors.InvalidAdminToken
 
+    async def _ticket(self, connection: Request) -> Principal:
+        """A one-time ticket in place of the header that an EventSource cannot send."""
+        caller = None
+        if self.redeem is not None:
+            caller = await self.redeem(str(connection.query_params["token"]))
+        if caller is None:
+            raise errors.InvalidWorkspaceToken
+        await self._known_workspace(connection)
+        return caller
+
     def _workspace_token_is_admin(self, caller: Principal) -> bool:
         return (
             caller.kind is Kind.WORKSPACE
@@ -200,6 +221,18 @@ class Gatekeeper:
         if caller.workspace_id != target:
             raise errors.InvalidWorkspaceToken
         return caller
+
+    async def _state_reader(self, connection: Request) -> Principal:
+        """Contract 02 §5.7: an agent learns that it was removed, although that revoked its token."""
+        try:
+            return await self._workspace(connection, own_only=False)
+        except errors.InvalidWorkspaceToken:
+            token_hash = hashlib.sha256(bearer_of(connection).encode()).digest()
+            workspace_id = self._path_workspace(connection)
+            async with self._db.connection() as database:
+                if not await store.was_removed_with(database, workspace_id, token_hash):
+                    raise
+            return ANONYMOUS
 
     async def _cosmetic(self, connection: Request) -> Principal:
         """Contract 02 §4.5: without a credential only while nothing could authenticate the canvas."""

@@ -67,6 +67,16 @@ async def any_credential(connection: Connection) -> bool:
     return bool(await connection.fetchval(ANY_CREDENTIAL))
 
 
+WAS_REMOVED_WITH = """
+    SELECT EXISTS (SELECT 1 FROM workspace_auth_tokens t JOIN workspaces w ON w.id = t.workspace_id
+                    WHERE t.token_hash = $2 AND t.workspace_id = $1 AND w.status = 'removed')"""
+
+
+async def was_removed_with(connection: Connection, workspace_id: UUID, token_hash: bytes) -> bool:
+    """Whether the workspace is removed and this token, live or not, was its own."""
+    return bool(await connection.fetchval(WAS_REMOVED_WITH, workspace_id, token_hash))
+
+
 class Binding(Struct, frozen=True):
     """What lazily bound routes ask of the workspace a caller names (contract 01 §4.5 to 4.7)."""
 

@@ -16,6 +16,7 @@ class Tier(Enum):
     ADMIN = "AdminAuth"
     WORKSPACE = "WorkspaceAuth"
     WORKSPACE_OWN = "WorkspaceAuth (own token only)"
+    WORKSPACE_STATE = "WorkspaceAuth (also the revoked token of a removed workspace)"
     WORKSPACE_OR_COSMETIC = "WorkspaceAuth (cosmetic fields also without a credential)"
     WORKSPACE_OR_REDACTED = "None (redacted without a credential)"
     CANVAS_OR_BEARER = "CanvasOrBearer"
@@ -44,6 +45,7 @@ _RAISES: dict[Tier, tuple[type[ApiError], ...]] = {
     Tier.ADMIN: (errors.AdminAuthRequired, errors.InvalidAdminToken, DatastoreUnavailable),
     Tier.WORKSPACE: _WORKSPACE,
     Tier.WORKSPACE_OWN: _WORKSPACE,
+    Tier.WORKSPACE_STATE: _WORKSPACE,
     Tier.WORKSPACE_OR_COSMETIC: _WORKSPACE,
     Tier.WORKSPACE_OR_REDACTED: (
         errors.MissingWorkspaceToken,

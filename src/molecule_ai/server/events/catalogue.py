@@ -69,3 +69,22 @@ PEER_VISIBLE = frozenset(
 AGENTS_ONLY = frozenset({Event.APPROVAL_DECIDED})
 # A slow client may lose these; anything else lost closes it (contract 03 §8.4).
 DROPPABLE = frozenset({Event.WORKSPACE_HEARTBEAT, Event.TASK_UPDATED, Event.ACTIVITY_LOGGED})
+# After these the org chart may look different.
+MOVES_TREE = frozenset(
+    {
+        Event.WORKSPACE_PROVISIONING,
+        Event.WORKSPACE_AWAITING_AGENT,
+        Event.WORKSPACE_ONLINE,
+        Event.WORKSPACE_REMOVED,
+        Event.WORKSPACE_MOVED,
+        Event.WORKSPACE_EXPANDED,
+        Event.WORKSPACE_COLLAPSED,
+    }
+)
+# After these a bearer no longer works.
+REVOCATIONS = frozenset({"token.revoke", "org_token.revoke"})
+
+
+def is_audit(event: str) -> bool:
+    """Whether this is a `noun.verb` row of the audit trail, which no client is sent."""
+    return "." in event

@@ -35,3 +35,13 @@ class RecordedEvent(Struct, kw_only=True):
     seq: int
     actor: str | None
     chain_id: UUID | None
+
+
+class Ticket(Struct, frozen=True):
+    """Good for one connection, as `?token=`."""
+
+    ticket: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"Ticket(ticket='***', expires_at={self.expires_at!r})"

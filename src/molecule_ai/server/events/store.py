@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, LiteralString
 from uuid import UUID
 
-from molecule_ai.kernel.db import Connection, first, many
+from molecule_ai.kernel.db import Connection, many
 
 from .schemas import RecordedEvent
 
@@ -47,68 +48,66 @@ async def append_many(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
     await tx.execute(APPEND_MANY, [{"position": n, **row} for n, row in enumerate(rows)])
 
 
-READ = """
-    SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id
-      FROM structure_events WHERE seq = ANY($1) ORDER BY seq"""
+_COLUMNS: LiteralString = """
+    SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id FROM structure_events """
+_WHERE: LiteralString = """
+       ($2::text[] IS NULL OR event_type = ANY($2)) AND ($3::timestamptz IS NULL OR created_at < $3)
+       AND ($4::bigint IS NULL OR seq > $4) AND ($5::bigint IS NULL OR seq <= $5) ORDER BY seq """
+_OF_ALL: LiteralString = "WHERE $1::uuid IS NULL AND "
+_OF_ONE: LiteralString = "WHERE workspace_id = $1 AND "
+LISTS: dict[tuple[bool, bool], LiteralString] = {
+    (True, False): _COLUMNS + _OF_ONE + _WHERE + "DESC LIMIT $6",
+    (True, True): _COLUMNS + _OF_ONE + _WHERE + "ASC LIMIT $6",
+    (False, False): _COLUMNS + _OF_ALL + _WHERE + "DESC LIMIT $6",
+    (False, True): _COLUMNS + _OF_ALL + _WHERE + "ASC LIMIT $6",
+}
 
 
-async def read(connection: Connection, seqs: Sequence[int]) -> list[RecordedEvent]:
-    return await many(connection, RecordedEvent, READ, seqs)
-
-
-LIST = """
-    SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id FROM structure_events
-     WHERE ($1::uuid IS NULL OR workspace_id = $1) AND ($2::text[] IS NULL OR event_type = ANY($2))
-       AND ($3::timestamptz IS NULL OR created_at < $3)
-     ORDER BY seq DESC LIMIT $4"""
-LIST_OF_WORKSPACE = """
-    SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id FROM structure_events
-     WHERE workspace_id = $1 AND ($2::text[] IS NULL OR event_type = ANY($2))
-       AND ($3::timestamptz IS NULL OR created_at < $3)
-     ORDER BY seq DESC LIMIT $4"""
-LIST_SINCE = """
-    SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id FROM structure_events
-     WHERE seq > $4 AND ($1::uuid IS NULL OR workspace_id = $1)
-       AND ($2::text[] IS NULL OR event_type = ANY($2))
-     ORDER BY seq LIMIT $3"""
-
-
-async def list_newest(
-    connection: Connection, workspace_id: UUID | None, types: Sequence[str] | None, before: Any, limit: int
+async def list_events(
+    connection: Connection,
+    workspace_id: UUID | None,
+    limit: int,
+    *,
+    types: Sequence[str] | None = None,
+    before: datetime | None = None,
+    after_seq: int | None = None,
+    through_seq: int | None = None,
+    ascending: bool = False,
 ) -> list[RecordedEvent]:
-    if workspace_id is not None:
-        return await many(connection, RecordedEvent, LIST_OF_WORKSPACE, workspace_id, types, before, limit)
-    return await many(connection, RecordedEvent, LIST, None, types, before, limit)
+    """Events of one workspace or of all, in either order."""
+    sql = LISTS[workspace_id is not None, ascending]
+    return await many(
+        connection, RecordedEvent, sql, workspace_id, types, before, after_seq, through_seq, limit
+    )
 
 
-async def list_since(
-    connection: Connection, workspace_id: UUID | None, types: Sequence[str] | None, seq: int, limit: int
-) -> list[RecordedEvent]:
-    """Events after `seq`, oldest first."""
-    return await many(connection, RecordedEvent, LIST_SINCE, workspace_id, types, limit, seq)
+SETTLED = "SELECT settled_through('structure_events_seq_seq', 1)"
 
 
-FIND = """
-    SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id
-      FROM structure_events WHERE id = $1"""
+async def settled(connection: Connection) -> int:
+    """The position up to which no unfinished transaction can add an event any more."""
+    return int(await connection.fetchval(SETTLED))
 
 
-async def find(connection: Connection, event_id: UUID) -> RecordedEvent | None:
-    return await first(connection, RecordedEvent, FIND, event_id)
+SEQ_OF = """
+    SELECT seq FROM structure_events WHERE id = $1 AND ($2::uuid IS NULL OR workspace_id = $2)"""
 
 
-LATEST = "SELECT COALESCE(max(seq), 0) FROM structure_events"
-
-
-async def latest(connection: Connection) -> int:
-    return int(await connection.fetchval(LATEST))
+async def seq_of(connection: Connection, event_id: str, workspace_id: UUID | None) -> int | None:
+    """The position of an event, given by a client as text; None for anything that is no such event."""
+    try:
+        known = UUID(event_id)
+    except ValueError:
+        return None
+    seq: int | None = await connection.fetchval(SEQ_OF, known, workspace_id)
+    return seq
 
 
 NOTIFY_FRAMES = "SELECT pg_notify('molecule_frames', payload) FROM unnest($1::text[]) payload"
 STORE_FRAME = """
     WITH row AS (INSERT INTO event_frames (frame) VALUES ($1) RETURNING id)
     SELECT pg_notify('molecule_frames', '#' || id::text) FROM row"""
-READ_FRAME = "SELECT frame FROM event_frames WHERE id = $1"
+READ_FRAMES = "SELECT id, frame FROM event_frames WHERE id = ANY($1)"
 
 
 async def notify_frames(connection: Connection, payloads: Sequence[str]) -> None:
@@ -121,9 +120,27 @@ async def store_frame(connection: Connection, frame: str) -> None:
     await connection.execute(STORE_FRAME, frame)
 
 
-async def read_frame(connection: Connection, frame_id: int) -> str | None:
-    text: str | None = await connection.fetchval(READ_FRAME, frame_id)
-    return text
+async def read_frames(connection: Connection, frame_ids: Sequence[int]) -> dict[int, str]:
+    return {row["id"]: row["frame"] for row in await connection.fetch(READ_FRAMES, frame_ids)}
+
+
+INSERT_TICKET = """
+    INSERT INTO ws_tickets (ticket_hash, principal, expires_at)
+    VALUES ($1, $2, now() + make_interval(secs => $3)) RETURNING expires_at"""
+TAKE_TICKET = "DELETE FROM ws_tickets WHERE ticket_hash = $1 AND expires_at > now() RETURNING principal"
+
+
+async def insert_ticket(
+    tx: Connection, ticket_hash: bytes, principal: dict[str, Any], seconds: int
+) -> datetime:
+    expires_at: datetime = await tx.fetchval(INSERT_TICKET, ticket_hash, principal, seconds)
+    return expires_at
+
+
+async def take_ticket(tx: Connection, ticket_hash: bytes) -> dict[str, Any] | None:
+    """Whom the ticket stands for; it works once."""
+    principal: dict[str, Any] | None = await tx.fetchval(TAKE_TICKET, ticket_hash)
+    return principal
 
 
 SWEEP_FRAMES = "DELETE FROM event_frames WHERE created_at < now() - interval '1 minute'"

@@ -71,30 +71,39 @@ class MailboxEngine:
         """One look. `True` asks for the next one at once, because this one was cut short."""
         heard, self._heard = self._heard, set()
         targets = list(heard) if 0 < len(heard) <= _MAX_NAMED else None
-        done = {"recovered": 0, "expired": 0, "given_up": 0}
-        if targets is None:
-            done = await self._by_time()
+        done = await self._by_time() if targets is None else {}
+        given_up = await self._give_up(targets)
         claimed, was_full = await self._claim(targets)
         woken = await self._wake_sleepers(targets)
         await self._set_timer()
         if was_full and self._couriers.room:
             self._heard |= heard
             return True
-        return {**done, "claimed": claimed, "woken": woken, "under_way": self._couriers.under_way}
+        return {
+            **done,
+            "given_up": given_up,
+            "claimed": claimed,
+            "woken": woken,
+            "under_way": self._couriers.under_way,
+        }
 
     async def _by_time(self) -> dict[str, int]:
-        """What happens to messages because time passed or their target went away."""
+        """What happens to messages because time passed."""
         async with self._db.transaction() as tx:
             recovered = await store.recover(tx)
         async with self._db.transaction() as tx:
             expired = await store.expire(tx)
             await self._mailbox.tell(tx, expired)
         async with self._db.transaction() as tx:
-            given_up = await store.give_up(tx, None, MAX_ATTEMPTS)
-            await self._mailbox.tell(tx, given_up)
-        async with self._db.transaction() as tx:
             await store.sweep(tx, self._retention_days)
-        return {"recovered": len(recovered), "expired": len(expired), "given_up": len(given_up)}
+        return {"recovered": len(recovered), "expired": len(expired)}
+
+    async def _give_up(self, targets: list[UUID] | None) -> int:
+        """Dead letters: what was tried too often, and what is for a target that is gone."""
+        async with self._db.transaction() as tx:
+            given_up = await store.give_up(tx, targets, MAX_ATTEMPTS)
+            await self._mailbox.tell(tx, given_up)
+        return len(given_up)
 
     async def _claim(self, targets: list[UUID] | None) -> tuple[int, bool]:
         """Hand over what can go out now; also whether there may be more."""

@@ -102,6 +102,10 @@ class Mailbox:
         """Drop what waits for a reply of this id; its handler is not called, because its room asks."""
         return len(await store.cancel(tx, reply_kind, reply_id, reason))
 
+    async def target_removed(self, tx: Connection, workspace_ids: Sequence[UUID], actor: str) -> None:
+        """Fail what waits for workspaces that are being removed, in the transaction that removes them."""
+        await self.tell(tx, await store.abandon(tx, workspace_ids, f"workspace removed by {actor}"))
+
     async def depth(self, target_id: UUID) -> int:
         """How many messages wait for a target."""
         async with self._db.connection() as connection:

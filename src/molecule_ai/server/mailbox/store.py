@@ -59,13 +59,13 @@ async def put(tx: Connection, message_id: UUID, post: Post, key: str, chain: Cha
 PUT_ROOTS = """
     WITH rows AS (
         INSERT INTO mailbox_messages (id, workspace_id, source_kind, source_label, priority, method, body,
-            idempotency_key, reply_kind, reply_id, is_budget_fatal, chain_id)
+            idempotency_key, reply_kind, reply_id, is_budget_fatal, chain_id, timeout_seconds)
         SELECT p.id, p.target_id, p.source_kind, p.source_label, p.priority, p.method, p.body, p.key,
-               p.reply_kind, p.reply_id, p.is_budget_fatal, p.chain_id
+               p.reply_kind, p.reply_id, p.is_budget_fatal, p.chain_id, p.timeout_seconds
           FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::jsonb[],
-                      $8::text[], $9::text[], $10::text[], $11::boolean[], $12::uuid[])
+                      $8::text[], $9::text[], $10::text[], $11::boolean[], $12::uuid[], $13::int[])
             AS p (id, target_id, source_kind, source_label, priority, method, body, key, reply_kind, reply_id,
-                  is_budget_fatal, chain_id)
+                  is_budget_fatal, chain_id, timeout_seconds)
          WHERE EXISTS (SELECT 1 FROM workspaces w WHERE w.id = p.target_id)
         ON CONFLICT (workspace_id, idempotency_key) WHERE status IN ('queued', 'dispatched') DO NOTHING
         RETURNING workspace_id),
@@ -90,6 +90,7 @@ async def put_roots(tx: Connection, rows: Sequence[tuple[UUID, Post, str, UUID]]
         [post.reply_id for _, post, *_ in rows],
         [post.is_budget_fatal for _, post, *_ in rows],
         [chain_id for *_, chain_id in rows],
+        [post.timeout_seconds for _, post, *_ in rows],
     )
     return int(stored)
 
@@ -328,6 +329,19 @@ DROP_STALE = (
        AND ($2::uuid IS NULL OR m.workspace_id = $2)"""
     + _ENDED
 )
+
+
+ABANDON = (
+    """
+    UPDATE mailbox_messages m SET status = 'failed', completed_at = now(), last_error = $2
+     WHERE m.workspace_id = ANY($1) AND m.status = 'queued'"""  # noqa: S608
+    + _ENDED
+)
+
+
+async def abandon(tx: Connection, target_ids: Sequence[UUID], reason: str) -> list[Ended]:
+    """Fail what waits for these targets."""
+    return await many(tx, Ended, ABANDON, target_ids, reason)
 
 
 async def cancel(tx: Connection, reply_kind: str, reply_id: str, reason: str) -> list[Ended]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 from uuid import UUID
 
@@ -121,6 +121,11 @@ class Tokens:
                 raise TokenNotFound
             facts = {"token_id": token_id, "prefix": prefix}
             await self._events.append(tx, "token.revoke", workspace_id, facts, actor=caller.label)
+
+    async def dead(self, token_ids: Collection[UUID]) -> set[UUID]:
+        """Which of these no longer prove anything: revoked, run out, or of a removed workspace."""
+        async with self._db.connection() as connection:
+            return await store.dead(connection, list(token_ids))
 
     async def org_keys(self) -> OrgKeys:
         async with self._db.connection() as connection:

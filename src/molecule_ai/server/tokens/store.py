@@ -115,6 +115,18 @@ async def revoke_all(tx: Connection, workspace_ids: Sequence[UUID]) -> list[UUID
     return [row["workspace_id"] for row in await tx.fetch(REVOKE_ALL, workspace_ids)]
 
 
+DEAD = """
+    SELECT asked.id FROM unnest($1::uuid[]) AS asked (id)
+     WHERE NOT EXISTS (SELECT 1 FROM workspace_auth_tokens t JOIN workspaces w ON w.id = t.workspace_id
+                        WHERE t.id = asked.id AND t.revoked_at IS NULL AND w.status <> 'removed'
+                          AND (t.expires_at IS NULL OR t.expires_at > now()))
+       AND NOT EXISTS (SELECT 1 FROM org_api_tokens o WHERE o.id = asked.id AND o.revoked_at IS NULL)"""
+
+
+async def dead(connection: Connection, token_ids: Sequence[UUID]) -> set[UUID]:
+    return {row["id"] for row in await connection.fetch(DEAD, token_ids)}
+
+
 LOCK_MINTS = "SELECT pg_advisory_xact_lock(hashtextextended('org_api_tokens:' || $1 || ' ' || $2, 0))"
 MINTS = """
     SELECT count(*) AS used,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from molecule_ai.kernel import log
 from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.kernel.errors import DatastoreUnavailable
@@ -19,6 +21,7 @@ from .schemas import Entrance, Entry, Situation, Slot
 
 LEASE = timedelta(seconds=30)  # three renewals; a killed replica's tasks block their agents no longer
 OVERFLOW = 8  # slots beyond the capacity for messages that the target itself waits for
+_SECOND_LOOK_SECONDS = 0.025
 _TRIES = 5  # each lost race means that another message got in: with so many losses the target is full
 
 
@@ -31,7 +34,9 @@ class Traffic:
         self._ids = ids
         self._limits = limits
         self._held: dict[UUID, Slot] = {}
+        self._leaving: dict[UUID, asyncio.Task[None]] = {}
         self._spoke: set[UUID] = set()
+        self._log = log.get()
 
     async def look(self, caller_id: UUID | None, target_id: UUID) -> Situation:
         """What is known of a message's two ends, in one round trip."""
@@ -53,12 +58,18 @@ class Traffic:
 
     async def enter(self, entry: Entry) -> Slot | Entrance:
         """A slot at the target, or what was found instead. Raises `ChainLimit`."""
+        if (leaving := self._leaving.get(entry.target.id)) is not None:
+            await asyncio.wait({leaving})
         holder = self._ids.new()
         found = await self._try_enter(entry, holder, counted=entry.caller_id is not None)
         tries = 1
         while found.slot is None and found.twin_id is None and entry.target.has_capacity and tries < _TRIES:
             found = await self._try_enter(entry, holder, counted=False)
             tries += 1
+        if found.slot is None and found.twin_id is None:
+            # The caller may have its answer already while another replica still gives the slot back.
+            await asyncio.sleep(_SECOND_LOOK_SECONDS)
+            found = await self._try_enter(entry, holder, counted=False)
         if found.slot is None:
             return found
         slot = Slot(workspace_id=entry.target.id, slot=found.slot, holder=holder)
@@ -108,6 +119,28 @@ class Traffic:
             return
         async with self._db.connection() as connection:
             await store.leave(connection, slot)
+
+    def leave_soon(self, slot: Slot) -> None:
+        """Give a slot back without being waited for; who enters next in this process waits for it."""
+        self._held.pop(slot.holder, None)
+        leaving = asyncio.create_task(self._leave(slot))
+        self._leaving[slot.workspace_id] = leaving
+        leaving.add_done_callback(lambda task: self._left(slot.workspace_id, task))
+
+    async def settle(self) -> None:
+        """Wait for the slots that are being given back."""
+        if self._leaving:
+            await asyncio.wait(self._leaving.values())
+
+    async def _leave(self, slot: Slot) -> None:
+        try:
+            await self.leave(slot)
+        except DatastoreUnavailable:
+            self._log.warning("slot_not_left", workspace_id=str(slot.workspace_id))  # its lease ends it
+
+    def _left(self, workspace_id: UUID, task: asyncio.Task[None]) -> None:
+        if self._leaving.get(workspace_id) is task:
+            del self._leaving[workspace_id]
 
     async def renew(self) -> int:
         """Extend the leases of the slots that this process holds."""

@@ -210,7 +210,8 @@ async def leave(connection: Connection, slot: Slot) -> None:
 RENEW = """
     UPDATE workspace_slots s SET until = now() + $4::interval
       FROM unnest($1::uuid[], $2::int[], $3::uuid[]) AS mine (workspace_id, slot, holder)
-     WHERE s.workspace_id = mine.workspace_id AND s.slot = mine.slot AND s.holder = mine.holder"""
+     WHERE s.workspace_id = mine.workspace_id AND s.slot = mine.slot AND s.holder = mine.holder
+       AND s.until > now()"""
 
 
 async def renew(connection: Connection, slots: Sequence[Slot], lease: timedelta) -> None:

@@ -149,7 +149,7 @@ async def update_workspace(
     return await editing.update(caller, workspace_id, data)
 
 
-@get(f"{_ONE}/state", Tier.WORKSPACE, errors=[errors.StateGone], tags=["workspaces"])
+@get(f"{_ONE}/state", Tier.WORKSPACE_STATE, errors=[errors.StateGone], tags=["workspaces"])
 async def get_workspace_state(workspaces: Here[Workspaces], workspace_id: FromPath[UUID]) -> WorkspaceState:
     """Tell a polling agent whether it may go on."""
     return await workspaces.state(workspace_id)

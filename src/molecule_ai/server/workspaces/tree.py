@@ -58,30 +58,15 @@ class Node(Struct, frozen=True):
 LOAD = "SELECT id, parent_id, kind FROM workspaces WHERE status <> 'removed'"
 
 
-class Tree:
-    """The org chart in memory, for fan-out only. Dropped on every structural event and after a gap."""
+class Chart:
+    """The org chart at one moment."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._nodes: dict[UUID, Node] | None = None
-
-    def drop(self) -> None:
-        """Forget; the next reader loads afresh."""
-        self._nodes = None
-
-    async def load(self) -> None:
-        """Read the tree if it was dropped: one statement."""
-        if self._nodes is None:
-            async with self._db.connection() as connection:
-                self.replace(await many(connection, Node, LOAD))
-
-    def replace(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Iterable[Node]) -> None:
         self._nodes = {node.id: node for node in nodes}
 
     def can_communicate(self, one: UUID, other: UUID) -> bool:
-        """The rule on the loaded tree; False for unknown ids."""
-        nodes = self._nodes or {}
-        a, b = nodes.get(one), nodes.get(other)
+        """The rule on this chart; False for unknown ids."""
+        a, b = self._nodes.get(one), self._nodes.get(other)
         if a is None or b is None:
             return False
         if one == other or a.parent_id == b.parent_id or "platform" in (a.kind, b.kind):
@@ -89,12 +74,38 @@ class Tree:
         return self._is_above(a, b) or self._is_above(b, a)
 
     def _is_above(self, upper: Node, lower: Node) -> bool:
-        nodes = self._nodes or {}
         current: Node | None = lower
         for _ in range(_MAX_LEVELS):
             if current is None or current.parent_id is None:
                 return False
             if current.parent_id == upper.id:
                 return True
-            current = nodes.get(current.parent_id)
+            current = self._nodes.get(current.parent_id)
         return False
+
+
+EMPTY = Chart(())
+
+
+class Tree:
+    """The org chart in memory, for fan-out only. Dropped on every structural event and after a gap."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._chart: Chart | None = None
+
+    @property
+    def known(self) -> Chart:
+        """The chart that was read last; empty when it was dropped since."""
+        return self._chart or EMPTY
+
+    def drop(self) -> None:
+        """Forget; the next reader loads afresh."""
+        self._chart = None
+
+    async def load(self) -> Chart:
+        """The chart; read with one statement when it was dropped."""
+        if self._chart is None:
+            async with self._db.connection() as connection:
+                self._chart = Chart(await many(connection, Node, LOAD))
+        return self._chart
