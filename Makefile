@@ -113,4 +113,4 @@ house: setup
 # What stands on SQL must hold on the oldest version that we support, too.
 .PHONY: test-postgres-15
 test-postgres-15: setup
-	@scripts/with-postgres-15 $(PYTEST) -q -n 2 --dist loadgroup -m "not serial and not slow" tests/server tests/kernel
+	@scripts/with-postgres-15 $(PYTEST) -q -n 2 --dist loadgroup -m "database and not serial and not slow" tests

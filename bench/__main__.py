@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from . import load, measure
-from .scenarios import footprint, heartbeats, orgs, proxy, workspaces
+from .scenarios import footprint, heartbeats, orgs, proxy, schedules, workspaces
 from .target import Target, existing, own
 
 SCENARIOS: dict[str, Callable[[Target], Awaitable[dict[str, Any]]]] = {
@@ -19,6 +19,7 @@ SCENARIOS: dict[str, Callable[[Target], Awaitable[dict[str, Any]]]] = {
     "heartbeats": heartbeats.run,
     "a2a-proxy": proxy.run,
     "org-import": orgs.run,
+    "schedules": schedules.run,
 }
 _NEED_WRK = {"workspace-read", "workspace-list", "heartbeats"}
 

@@ -177,7 +177,8 @@ def _granian(port: int, workers: int, *, respawn: bool) -> list[str]:
         ),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), "--loop", "uvloop"),
         *(("--respawn-failed-workers", "--respawn-interval", "0.5") if respawn else ()),
-        "--no-log",
+        "--log-level",
+        "info",
         *("--backlog", "2048", "--backpressure", "4096", "--workers-kill-timeout", "20"),
     ]
 

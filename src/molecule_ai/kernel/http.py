@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -21,6 +23,7 @@ from litestar import put as _put
 from litestar.di import NamedDependency as Here
 from litestar.exceptions import HTTPException, MethodNotAllowedException, SerializationException
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.types import Empty
 from msgspec import Meta, Struct
@@ -104,9 +107,17 @@ def _route(
         invalid_body: str = "invalid request body",
         status: int = default_status,
         tags: Sequence[str] = (),
+        also: Mapping[int, type | None] | None = None,
+        reads: Mapping[str, Schema] | None = None,
         **options: Any,
     ) -> Callable[[Callable[..., Any]], Any]:
-        """`missing` maps a path parameter to what a malformed id of it answers."""
+        """`missing` maps a path parameter to what a malformed id of it answers.
+
+        `also` names further successes by status. `reads` describes, by media type, a body that the
+        handler takes from the request itself.
+        """
+        if reads is not None:
+            options["operation_class"] = _reading(reads)
 
         def decorate(function: Callable[..., Any]) -> Any:
             summary = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
@@ -116,7 +127,12 @@ def _route(
                 operation_id=_operation_id(function.__name__, path),
                 summary=summary,
                 tags=list(tags) or None,
-                responses=_responses(errors, with_body="data" in function.__annotations__, tier=tier),
+                responses=_responses(
+                    errors,
+                    with_body=reads is not None or "data" in function.__annotations__,
+                    tier=tier,
+                )
+                | _successes(also or {}),
                 tier=tier,
                 missing=dict(missing or {}),
                 invalid_body=invalid_body,
@@ -140,6 +156,30 @@ def _operation_id(name: str, path: str | list[str]) -> str | Callable[..., str]:
         return name if first == main else f"{name}_{first}"
 
     return create
+
+
+def _successes(also: Mapping[int, type | None]) -> dict[int, ResponseSpec]:
+    return {
+        status: ResponseSpec(
+            data_container=kind, description=HTTPStatus(status).phrase, generate_examples=False
+        )
+        for status, kind in also.items()
+    }
+
+
+def _reading(content: Mapping[str, Schema]) -> type[Operation]:
+    """An operation whose body is described by hand."""
+    body = RequestBody(
+        content={media_type: OpenAPIMediaType(schema=schema) for media_type, schema in content.items()},
+        required=True,
+    )
+
+    @dataclass
+    class Reading(Operation):
+        def __post_init__(self) -> None:
+            self.request_body = body
+
+    return Reading
 
 
 def _responses(errors: Sequence[type[ApiError]], *, with_body: bool, tier: Any) -> dict[int, ResponseSpec]:
@@ -192,7 +232,7 @@ class Failures:
         """Litestar's own refusals in the words of the contract."""
         if isinstance(error, MethodNotAllowedException):
             return cls.answer(request, _MethodNotAllowed(headers=error.headers or {}))
-        if error.status_code == 400:
+        if error.status_code == 400 or _blames_body(error):
             handler = request.scope.get("route_handler")
             text = handler.opt.get("invalid_body", "") if handler is not None else ""
             return cls.answer(request, InvalidRequest(text or None))
@@ -223,6 +263,15 @@ class _NoSuchRoute(ApiError):
 
     status = 404
     code = "no_such_route"
+
+
+def _blames_body(error: HTTPException) -> bool:
+    """Whether a failed conversion is the body's fault.
+
+    The framework takes a body field for one of its own dependencies when both have the same name.
+    """
+    cause = error.__cause__
+    return isinstance(cause, msgspec.ValidationError) and "`$.data" in str(cause)
 
 
 class _Framework(ApiError):

@@ -217,6 +217,7 @@ class Server:
             has_backend=self.starts_agents,
             confirms_deletes=settings.workspace_delete_confirm == "strict",
         )
+        self.lifecycle.on_removed(self.schedules.disable_for)
         self.secrets.restarts = self.lifecycle
         self.lifecycle.on_removed(self.mailbox.target_removed)
         self.models = Models(self.db, self.events, self.secrets, self.lifecycle, resolver)
@@ -268,6 +269,7 @@ class Server:
             self.agents,
             self.sleepers,
             self.ids,
+            joins=self.schedules.find_manual_run,
             canvas_budget_seconds=settings.canvas_sync_budget_seconds,
         )
         self.couriers = Couriers(

@@ -397,9 +397,8 @@ async def test_deleting_keeps_the_history(
 async def test_a_run_by_hand_finds_its_own_message(clockwork: Clockwork, workspace_id: UUID) -> None:
     schedule_id = await clockwork.add(workspace_id, prompt="by hand")
     fired = await clockwork.schedules.run(SYSTEM, workspace_id, schedule_id)
-    async with clockwork.server.db.connection() as connection:
-        find = clockwork.schedules.find_manual_run
-        assert await find(connection, workspace_id, "by hand") == fired.run_id
-        assert await find(connection, workspace_id, "something else") is None
-        clockwork.now += timedelta(seconds=121)
-        assert await find(connection, workspace_id, "by hand") is None
+    find = clockwork.schedules.find_manual_run
+    assert await find(workspace_id, "by hand") == fired.run_id
+    assert await find(workspace_id, "something else") is None
+    clockwork.now += timedelta(seconds=121)
+    assert await find(workspace_id, "by hand") is None

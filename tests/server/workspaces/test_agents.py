@@ -75,7 +75,6 @@ async def test_a_secret_that_changes_restarts_the_agent_once(dsn: str) -> None:
         row = await org.until(workspace_id, "online")
         assert row["instance_id"] != before
         assert await org.events(workspace_id, "token.mint") == 2
-        assert b"NAME_9=canary-9" in environment(agents(workspace_id)[0])
 
 
 async def test_a_workspace_without_what_it_requires_fails_with_the_names(dsn: str, tmp_path: Path) -> None:
@@ -95,17 +94,42 @@ async def test_a_workspace_without_what_it_requires_fails_with_the_names(dsn: st
 async def test_deleted_agents_are_stopped_and_their_files_wait(dsn: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     async with organization(dsn, molecule_home=str(home)) as org:
+        kept, purged = await org.add("kept"), await org.add("purged")
+        for workspace_id, name, query in ((kept, "kept", ""), (purged, "purged", "?purge=true")):
+            await org.until(workspace_id, "online")
+            answer = await org.client.delete(
+                f"/workspaces/{workspace_id}{query}", headers={"X-Confirm-Name": name}
+            )
+            assert answer.json()["cascade_deleted"] == 0
+        await org.until(kept, "removed")
+
+        async def is_purged() -> bool:
+            return purged not in [row["id"] for row in await org.rows()]
+
+        await wait_for(is_purged)
+        assert not agents(kept)
+        assert not agents(purged)
+        assert (home / "workspaces" / str(kept) / "configs" / "config.yaml").exists()
+        assert not (home / "workspaces" / str(purged)).exists()
+        assert (await org.client.get(f"/workspaces/{kept}")).status_code == 410
+        assert (await org.client.get(f"/workspaces/{purged}")).status_code == 404
+
+
+async def test_a_message_wakes_who_sleeps_and_is_answered(dsn: str) -> None:
+    async with organization(dsn) as org:
         workspace_id = await org.add("scout")
         await org.until(workspace_id, "online")
-        from molecule_ai.server.workspaces.status import Status
+        await org.verb(workspace_id, "hibernate")
+        await org.until(workspace_id, "hibernated")
+        said = {"role": "user", "messageId": "m1", "parts": [{"kind": "text", "text": "are you there"}]}
+        body = {"method": "message/send", "params": {"message": said}}
 
-        answer = await org.client.delete(f"/workspaces/{workspace_id}", headers={"X-Confirm-Name": "scout"})
-        if answer.status_code == 405:
-            pytest.skip("no DELETE route yet")
-        assert answer.json() == {"status": "removed", "cascade_deleted": 0}
-        await org.until(workspace_id, Status.REMOVED)
-        assert not agents(workspace_id)
-        assert (home / "workspaces" / str(workspace_id) / "configs" / "config.yaml").exists()
+        async def is_answered() -> bool:
+            answer = await org.client.post(f"/workspaces/{workspace_id}/a2a", json=body)
+            return answer.status_code == 200 and "are you there" in answer.text
+
+        assert not await is_answered()
+        await wait_for(is_answered, 20, interval=0.2)
 
 
 CRASHES = [

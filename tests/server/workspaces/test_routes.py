@@ -124,6 +124,7 @@ async def test_an_agent_creates_no_workspaces(admin: httpx.AsyncClient, server: 
         ({"name": "a", "secrets": {"1X": "x"}}, 400, "invalid secret key"),
         ({"name": "a", "canvas": {"x": "left"}}, 400, "invalid workspace payload"),
         ({"name": "a", "budget_limit": -5}, 400, "invalid workspace payload"),
+        ({"name": "a", "secrets": ["x"]}, 400, "invalid workspace payload"),
     ],
 )
 async def test_what_cannot_be_created(

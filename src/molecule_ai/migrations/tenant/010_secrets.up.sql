@@ -48,3 +48,5 @@ CREATE INDEX IF NOT EXISTS agents_created_idx ON agents (created_at, id) WHERE s
 -- Where the model comes from: what a cleared override falls back to depends on it.
 ALTER TABLE workspaces ADD COLUMN IF NOT EXISTS model_source text NOT NULL DEFAULT 'default'
     CHECK (model_source IN ('default', 'template', 'override'));
+CREATE INDEX IF NOT EXISTS workspaces_runtime_idx ON workspaces (runtime, created_at, id)
+    WHERE status <> 'removed';

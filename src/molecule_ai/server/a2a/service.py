@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -53,6 +53,9 @@ from .waking import Sleepers
 _DIALLED = frozenset({Status.ONLINE, Status.DEGRADED, Status.OFFLINE})
 _COMING = frozenset({Status.PROVISIONING, Status.OFFLINE, Status.HIBERNATING, Status.AWAITING_AGENT})
 _DRAIN_SECONDS = 10.0
+_MANUAL_RUN = b"manual-cron-"  # how such a message's id begins (contract 03 §2.8)
+
+Joins = Callable[[UUID, str], Awaitable[UUID | None]]
 
 
 class Proxy:
@@ -70,6 +73,7 @@ class Proxy:
         ids: Ids,
         *,
         canvas_budget_seconds: float | None,
+        joins: Joins,
     ) -> None:
         self._db = db
         self._events = events
@@ -80,6 +84,7 @@ class Proxy:
         self._sleepers = sleepers
         self._ids = ids
         self._canvas_budget = canvas_budget_seconds
+        self._joins = joins
         self._under_way: set[asyncio.Task[Any]] = set()
         self._log = log.get()
 
@@ -87,6 +92,8 @@ class Proxy:
         """Deliver a message and answer with what the agent says, or with what became of it."""
         situation = await self._traffic.look(caller_id, target_id)
         target = _admitted(situation)
+        if caller_id is None and _MANUAL_RUN in raw and (run_id := await self._joined(target_id, raw)):
+            return Reply(status=HTTPStatus.ACCEPTED, content={"queued": True, "run_id": str(run_id)})
         must_wait = await self._must_wait(target, wish)
         draft = envelope.normalize(raw, lambda: str(self._ids.new()))
         try:
@@ -103,6 +110,16 @@ class Proxy:
         except ChainLimit as limit:
             await self._traffic.refused(limit, caller_id, target_id)
             raise
+
+    async def _joined(self, target_id: UUID, raw: bytes) -> UUID | None:
+        """The run that this message repeats: a canvas asks for a run and then posts its prompt, too."""
+        draft = envelope.normalize(raw, lambda: str(self._ids.new()))
+        if not draft.message_id.startswith(_MANUAL_RUN.decode()):
+            return None
+        text = "".join(
+            part.get("text", "") for part in (draft.message or {}).get("parts", ()) if isinstance(part, dict)
+        )
+        return await self._joins(target_id, text)
 
     async def drain(self) -> None:
         """Wait a moment for what is under way, then let go of it."""

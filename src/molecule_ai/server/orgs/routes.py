@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Response
+from litestar.openapi.spec import OpenAPIType, Schema
 
 from molecule_ai.kernel.http import ApiRequest, FromQuery, Here, get, post
 from molecule_ai.server.auth.principal import Principal
@@ -12,6 +13,24 @@ from molecule_ai.server.workspaces.errors import InvalidTemplate
 from . import body, errors
 from .schemas import OrgImport, OrgImported, OrgTemplate
 from .service import Orgs
+
+_TEXT = Schema(type=OpenAPIType.STRING)
+_DOCUMENT = Schema(type=OpenAPIType.OBJECT, description="An organization; needs `name` and `workspaces`.")
+_IMPORT = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "dir": Schema(
+            type=OpenAPIType.STRING, description="Name of an org template.", examples=["solo-desk"]
+        ),
+        "template": Schema(one_of=[_DOCUMENT, _TEXT], description="The document, or its YAML text."),
+        "yaml": Schema(type=OpenAPIType.STRING, description="The document as YAML text."),
+        "force": Schema(
+            type=OpenAPIType.BOOLEAN, description="Do not insist on required environment variables."
+        ),
+        "mode": Schema(type=OpenAPIType.STRING, enum=["", "merge"]),
+        "dry_run": Schema(type=OpenAPIType.BOOLEAN, description="Check and show the plan, change nothing."),
+    },
+)
 
 
 @get("/org/templates", Tier.ADMIN, tags=["orgs"])
@@ -26,6 +45,8 @@ async def list_org_templates(
     "/org/import",
     Tier.ADMIN,
     status=201,
+    also={200: OrgImported, 207: OrgImported},
+    reads={"application/json": _IMPORT, "application/yaml": Schema(type=OpenAPIType.STRING)},
     errors=[
         errors.NothingToImport,
         errors.InvalidOrgDirectory,

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from molecule_ai.kernel import log
 from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.cron import zone
 from molecule_ai.kernel.db import Connection, Database
@@ -63,6 +64,7 @@ class Schedules:
         self._ledger = ledger
         self._ids = ids
         self._now = now
+        self._log = log.get()
 
     async def list_all(self, workspace_id: UUID) -> list[Schedule]:
         """The schedules of a workspace, oldest first."""
@@ -224,11 +226,11 @@ class Schedules:
         """Note that a run's message is on its way to the agent, in the transaction that claims it."""
         await self._ledger.start(tx, UUID(reply_id), await self._now(tx))
 
-    async def find_manual_run(self, connection: Connection, workspace_id: UUID, text: str) -> UUID | None:
-        """The run that a client asked for within two minutes and whose prompt it now posts itself."""
-        return await ledger_store.find_recent_manual(
-            connection, workspace_id, text, await self._now(connection)
-        )
+    async def find_manual_run(self, workspace_id: UUID, text: str) -> UUID | None:
+        """The run that somebody asked for within two minutes and whose prompt a client now posts itself."""
+        async with self._db.connection() as connection:
+            now = await self._now(connection)
+            return await ledger_store.find_recent_manual(connection, workspace_id, text, now)
 
     async def upsert_template(
         self, tx: Connection, workspace_id: UUID, specs: Sequence[TemplateSchedule]
@@ -247,9 +249,11 @@ class Schedules:
                 report.warnings.append(f"schedule '{spec.name}': {problem.text}")
         return report
 
-    async def disable_for(self, tx: Connection, workspace_ids: Sequence[UUID]) -> int:
-        """Switch off every schedule of workspaces that are being removed."""
-        return await store.disable_for(tx, workspace_ids, await self._now(tx))
+    async def disable_for(self, tx: Connection, workspace_ids: Sequence[UUID], actor: str) -> int:
+        """Switch off every schedule of workspaces that `actor` removes."""
+        disabled = await store.disable_for(tx, workspace_ids, await self._now(tx))
+        self._log.info("schedules_disabled", schedules=disabled, actor=actor)
+        return disabled
 
     async def _upsert(
         self, tx: Connection, workspace_id: UUID, spec: TemplateSchedule, report: Upserted

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from litestar.openapi.spec import OpenAPIType, Schema
+
 from molecule_ai.kernel.http import ApiRequest, FromPath, Here, JSONBody, get, patch, post
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
@@ -36,6 +38,7 @@ async def get_workspace_config(configuration: Here[Configuration], workspace_id:
 @patch(
     f"{_ONE}/config",
     Tier.WORKSPACE,
+    reads={"application/json": Schema(type=OpenAPIType.OBJECT)},
     errors=[InvalidConfigJson, ConfigIsNoObject, ConfigTooLarge, StoredConfigTooLarge],
     tags=_TAGS,
 )

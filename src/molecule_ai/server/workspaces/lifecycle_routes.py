@@ -132,7 +132,6 @@ async def wake_workspace(
 @post(
     "/admin/workspaces/{workspace_id:str}/bootstrap-failed",
     Tier.ADMIN,
-    missing={"workspace_id": WorkspaceNotFound},
     tags=_TAGS,
 )
 async def report_bootstrap_failure(

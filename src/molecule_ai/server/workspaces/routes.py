@@ -75,7 +75,7 @@ async def create_workspace(
     return await workspaces.create(caller, data, platform_url=public_url(request, settings))
 
 
-@get("/workspaces", Tier.ADMIN, errors=[errors.InvalidFilter], tags=["workspaces"])
+@get("/workspaces", Tier.ADMIN, also={304: None}, errors=[errors.InvalidFilter], tags=["workspaces"])
 async def list_workspaces(
     workspaces: Here[Workspaces],
     request: ApiRequest,
