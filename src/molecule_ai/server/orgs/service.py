@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +12,8 @@ from msgspec import UNSET
 
 from molecule_ai.kernel import failpoints, log
 from molecule_ai.kernel.clock import Ids
-from molecule_ai.kernel.db import Connection, Database
-from molecule_ai.kernel.errors import ApiError, Unavailable
+from molecule_ai.kernel.db import AWAY, Connection, Database
+from molecule_ai.kernel.errors import ApiError, DatastoreUnavailable, Unavailable
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.events.service import Events
 from molecule_ai.server.secrets.service import Secrets
@@ -76,14 +77,28 @@ class Orgs:
         if request.dry_run:
             async with self._db.connection() as connection:
                 return _answer(plan, request, await self._trees.preview(connection, plan))
-        async with self._db.connection() as connection:
-            if not await store.try_lock(connection):
-                raise ImportRunning
-            try:
-                outcome = await self._run(connection, plan, request, caller.label)
-            finally:
-                await store.unlock(connection)
+        async with self._alone(), self._db.connection() as connection:
+            outcome = await self._run(connection, plan, request, caller.label)
         return _answer(plan, request, outcome)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Be the only import of the organization. Raises `ImportRunning`.
+
+        The lock belongs to a connection of its own: it ends with it, whatever happens here.
+        """
+        try:
+            holder = await self._db.connect()
+        except AWAY as away:
+            raise DatastoreUnavailable from away
+        try:
+            if not await store.try_lock(holder):
+                raise ImportRunning
+            yield
+            # Before the connection goes, so that whoever imports next does not find it held.
+            await store.unlock(holder)
+        finally:
+            holder.terminate()
 
     def _plan(self, request: Request) -> Plan:
         known = runtimes.names()
