@@ -44,6 +44,7 @@ from .auth.gatekeeper import Gatekeeper
 from .auth.principal import Principal
 from .delegations import routes as delegations_routes
 from .delegations.engine import DelegationSweeper
+from .delegations.log import DelegationLog
 from .delegations.service import Delegations
 from .events import routes as events_routes
 from .events.history import History
@@ -184,6 +185,7 @@ class Server:
             self.events,
             self.mailbox,
             self.traffic,
+            DelegationLog(self.activity, inbox_push=settings.delegation_result_inbox_push),
             self.ids,
             key_window=timedelta(seconds=settings.delegation_idempotency_window_seconds),
         )
@@ -272,6 +274,7 @@ class Server:
             joins=self.schedules.find_manual_run,
             canvas_budget_seconds=settings.canvas_sync_budget_seconds,
         )
+        self.proxy.listeners.append(self.delegations.heard)
         self.couriers = Couriers(
             self.db,
             self.mailbox,

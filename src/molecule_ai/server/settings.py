@@ -119,6 +119,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     chain_max_visits: Annotated[int, Meta(description="How often one line of cause may reach an agent.")] = 8
     chain_max_fan_out: Annotated[int, Meta(description="Messages an agent may send for one task.")] = 64
     chain_pair_rate: Annotated[int, Meta(description="Messages a minute from one agent to another.")] = 120
+    delegation_result_inbox_push: Annotated[
+        str,
+        Meta(
+            description="Results also in the inbox: `1` of all agents, `0` of none, empty: of polling ones."
+        ),
+    ] = ""
     delegation_idempotency_window_seconds: Annotated[
         int, Meta(description="How long after its end a delegation answers a repeat of its key.")
     ] = 600

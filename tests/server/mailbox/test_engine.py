@@ -439,3 +439,94 @@ async def test_a_replica_that_stops_hands_its_work_on(make_server: MakeServer, a
         assert await connection.fetchval(
             "SELECT lease_until < now() FROM mailbox_messages WHERE id = $1", one.id
         )
+
+
+async def test_a_delegation_back_to_whoever_waits_for_it_is_not_stuck(live: Server) -> None:
+    """Parent and child each hand a task to the other and wait for it, with one task at a time each."""
+    async with Agent().serving() as boss, Agent().serving() as worker:
+        parent = await add_agent(live, boss, "parent")
+        child = await add_agent(live, worker, "child", parent_id=parent)
+        tokens = {who: await add_token(live, who) for who in (parent, child)}
+
+        async def ask(source: UUID, target: UUID, task: str) -> str:
+            async with connect(live, tokens[source]) as client:
+                body = {"target_id": str(target), "task": task}
+                accepted = await client.post(f"/workspaces/{source}/delegate", json=body)
+                path = f"/workspaces/{source}/delegations?delegation_id={accepted.json()['delegation_id']}"
+
+                async def result() -> Any:
+                    return next((r for r in (await client.get(path)).json() if "result" in r), None)
+
+                return str((await wait_for(result))["result"])
+
+        async def lead(agent: Agent, request: dict[str, Any]) -> web.StreamResponse:
+            if agent.texts[-1] == "start":
+                return reply(request, await ask(parent, child, "help"))
+            return reply(request, "so")
+
+        async def follow(agent: Agent, request: dict[str, Any]) -> web.StreamResponse:
+            return reply(request, "done: " + await ask(child, parent, "how?"))
+
+        boss.answer, worker.answer = lead, follow
+        async with connect(live, ADMIN_TOKEN) as client:
+            answer = await client.post(f"/workspaces/{parent}/a2a", json=envelope("start"))
+    assert answer.json()["result"]["parts"][0]["text"] == "done: so"
+
+
+async def test_a_polling_callee_answers_with_a_message(live: Server, agent: Agent) -> None:
+    parent = await add_agent(live, agent, "parent")
+    child = await add_workspace(live, parent_id=parent, delivery_mode="poll", status="awaiting_agent")
+    async with (
+        connect(live, await add_token(live, parent)) as asking,
+        connect(live, await add_token(live, child)) as answering,
+    ):
+        accepted = (
+            await asking.post(
+                f"/workspaces/{parent}/delegate", json={"target_id": str(child), "task": "look"}
+            )
+        ).json()
+
+        async def inbox() -> list[Any]:
+            found: list[Any] = (await answering.get(f"/workspaces/{child}/activity?type=a2a_receive")).json()
+            return found
+
+        (task,) = await wait_for(inbox)
+        assert task["data"]["text"] == "look"
+        assert (
+            task["request_body"]["params"]["message"]["metadata"]["delegation_id"]
+            == accepted["delegation_id"]
+        )
+        body = envelope("seen it")
+        body["params"]["message"]["metadata"] = {"delegation_id": accepted["delegation_id"]}
+        await answering.post(f"/workspaces/{parent}/a2a", json=body)
+
+        async def finished() -> list[Any]:
+            found: list[Any] = (await asking.get(f"/workspaces/{parent}/delegations?status=completed")).json()
+            return found
+
+        result, _ = await wait_for(finished)
+    assert result["result"] == "seen it"
+
+
+async def test_a_polling_delegator_finds_the_result_in_its_inbox(live: Server, agent: Agent) -> None:
+    parent = await add_workspace(live, delivery_mode="poll", status="awaiting_agent")
+    child = await add_agent(live, agent, parent_id=parent)
+    async with connect(live, await add_token(live, parent)) as client:
+        await client.post(f"/workspaces/{parent}/delegate", json={"target_id": str(child), "task": "look"})
+
+        async def inbox() -> list[Any]:
+            found: list[Any] = (await client.get(f"/workspaces/{parent}/activity?type=a2a_receive")).json()
+            return found
+
+        (result,) = await wait_for(inbox)
+        assert (result["method"], result["source_id"], result["data"]["text"]) == (
+            "delegate_result",
+            str(child),
+            "look",
+        )
+        logged = (await client.get(f"/workspaces/{parent}/activity?type=delegation&order=asc")).json()
+    assert [(r["method"], r["status"]) for r in logged] == [
+        ("delegate", "completed"),
+        ("delegate_result", "completed"),
+    ]
+    assert logged[1]["response_body"]["text"] == "look"

@@ -56,6 +56,7 @@ _DRAIN_SECONDS = 10.0
 _MANUAL_RUN = b"manual-cron-"  # how such a message's id begins (contract 03 §2.8)
 
 Joins = Callable[[UUID, str], Awaitable[UUID | None]]
+Listener = Callable[[UUID, UUID, dict[str, Any]], Coroutine[Any, Any, object]]
 
 
 class Proxy:
@@ -85,6 +86,8 @@ class Proxy:
         self._ids = ids
         self._canvas_budget = canvas_budget_seconds
         self._joins = joins
+        self.listeners: list[Listener] = []
+        """Told of each message between agents that was admitted."""
         self._under_way: set[asyncio.Task[Any]] = set()
         self._log = log.get()
 
@@ -102,6 +105,7 @@ class Proxy:
             exchange = Exchange(
                 target=target, draft=draft, chain=chain, caller_id=caller_id, slot=None, wish=wish
             )
+            self._announce(exchange)
             if target.is_polling:
                 return await self._leave_for_polling(exchange, cause)
             if must_wait:
@@ -120,6 +124,12 @@ class Proxy:
             part.get("text", "") for part in (draft.message or {}).get("parts", ()) if isinstance(part, dict)
         )
         return await self._joins(target_id, text)
+
+    def _announce(self, exchange: Exchange) -> None:
+        caller_id = exchange.caller_id
+        if caller_id is not None and caller_id != exchange.target.id:
+            for listener in self.listeners:
+                self._spawn(listener(caller_id, exchange.target.id, exchange.draft.value))
 
     async def drain(self) -> None:
         """Wait a moment for what is under way, then let go of it."""

@@ -32,6 +32,7 @@ from .errors import (
     TargetUnknown,
     TaskTooLarge,
 )
+from .log import DelegationLog
 from .schemas import (
     Delegate,
     Delegated,
@@ -59,6 +60,7 @@ class Delegations:
         events: Events,
         mailbox: Mailbox,
         traffic: Traffic,
+        log: DelegationLog,
         ids: Ids,
         *,
         key_window: timedelta,
@@ -67,6 +69,7 @@ class Delegations:
         self._events = events
         self._mailbox = mailbox
         self._traffic = traffic
+        self._log = log
         self._ids = ids
         self._key_window = key_window
         mailbox.replies[REPLY_KIND] = self.settled
@@ -137,11 +140,17 @@ class Delegations:
                 await self._status(tx, ledger, status)
         return Updated(status, delegation_id)
 
+    async def heard(self, caller_id: UUID, target_id: UUID, request: dict[str, Any]) -> None:
+        """A message between agents: from a polling callee it may be the result that its caller waits for."""
+        delegation_id = _answered_id(request)
+        if delegation_id:
+            await self.answered(target_id, caller_id, delegation_id, _text_of(request))
+
     async def answered(self, caller_id: UUID, callee_id: UUID, delegation_id: str, text: str) -> bool:
         """Complete an open delegation by a message of its callee (poll-mode peers answer so)."""
         async with self._db.transaction() as tx:
             ledger = await store.find_open(tx, caller_id, callee_id, delegation_id)
-            if ledger is None:
+            if ledger is None or not await self._traffic.is_polling(tx, callee_id):
                 return False
             await self._finish(tx, ledger, DelegationStatus.COMPLETED, result=text, error=None)
             await self._cancel(tx, ledger, "answered by a message")
@@ -248,6 +257,9 @@ class Delegations:
         changed = await store.finish(tx, ledger.request_id, status, result=text, preview=shown, error=error)
         if not (changed and was_open):
             return
+        await self._log.ended(tx, ledger, status, text or "", error=error)
+        if self._log.pushes(is_polling=await self._traffic.is_polling(tx, ledger.caller_id)):
+            await self._log.push(tx, ledger, text or error or "")
         told: dict[str, Any] = {"delegation_id": ledger.delegation_id, "target_id": str(ledger.callee_id)}
         if status is DelegationStatus.COMPLETED:
             told["response_preview"] = preview(text or "", 200)
@@ -268,6 +280,7 @@ class Delegations:
             "task_preview": preview(ledger.task, 100),
         }
         await self._tell(tx, Event.DELEGATION_SENT, ledger, told)
+        await self._log.sent(tx, ledger)
 
     async def _status(self, tx: Connection, ledger: Ledger, status: DelegationStatus) -> None:
         told = {
@@ -286,6 +299,22 @@ class Delegations:
 def preview(text: str, limit: int) -> str:
     """The beginning of a text, marked when it goes on."""
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _answered_id(request: dict[str, Any]) -> str:
+    said = envelope.message_of(request)
+    metadata = (said or {}).get("metadata")
+    named = metadata.get("delegation_id") if isinstance(metadata, dict) else None
+    if not named:
+        params = request.get("params")
+        metadata = params.get("metadata") if isinstance(params, dict) else None
+        named = metadata.get("parent_task_id") if isinstance(metadata, dict) else None
+    return named if isinstance(named, str) else ""
+
+
+def _text_of(request: dict[str, Any]) -> str:
+    said = envelope.message_of(request) or {}
+    return envelope.reply_text({"result": said})
 
 
 def failure(response: dict[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from molecule_ai.server.a2a.service import polled
 from molecule_ai.server.a2a.waking import Sleepers
 from molecule_ai.server.auth.gatekeeper import parse_uuid
 from molecule_ai.server.traffic.schemas import Slot
-from molecule_ai.server.traffic.service import Traffic
+from molecule_ai.server.traffic.service import OVERFLOW, Traffic
 
 from . import store
 from .couriers import LEASE, MAX_ATTEMPTS, Couriers
@@ -115,13 +115,17 @@ class MailboxEngine:
             for message in picked:
                 if message.is_polling:
                     await self._leave_in_log(tx, message)
-            started = await self._take(tx, [m for m in picked if not m.is_polling])
+            awaited = await store.pick_awaited(tx, targets, [m.id for m in picked], limit)
+            started = await self._take(tx, [m for m in picked if not m.is_polling], overflow=0)
+            started += await self._take(tx, awaited, overflow=OVERFLOW)
         failpoints.reach("mailbox.claimed")
         for message, slot in started:
             self._couriers.start(message, slot)
-        return len(picked), len(picked) == limit
+        return len(picked) + len(awaited), len(picked) == limit
 
-    async def _take(self, tx: Connection, picked: list[Picked]) -> list[tuple[Picked, Slot]]:
+    async def _take(
+        self, tx: Connection, picked: list[Picked], *, overflow: int
+    ) -> list[tuple[Picked, Slot]]:
         """Claim the picked messages for which their target had a slot."""
         if not picked:
             return []
@@ -130,7 +134,7 @@ class MailboxEngine:
             (message.workspace_id, holders[message.id], clamped(message.idempotency_key), message.chain)
             for message in picked
         ]
-        slots = await self._traffic.enter_many(tx, wanted)
+        slots = await self._traffic.enter_many(tx, wanted, overflow=overflow)
         taken = [message for message in picked if holders[message.id] in slots]
         await store.claim(tx, {message.id: holders[message.id] for message in taken}, LEASE)
         for message in taken:

@@ -165,6 +165,29 @@ async def pick(tx: Connection, targets: Sequence[UUID] | None, limit: int) -> li
     return await many(tx, Picked, PICK, targets, limit)
 
 
+# A target that is full of work of this very chain waits for this message: behind its own task it would wait
+# for ever.
+PICK_AWAITED = """
+    SELECT m.id, m.workspace_id, m.caller_id, m.source_kind, m.source_label, m.method, m.body,
+           m.idempotency_key, m.reply_kind, m.reply_id, m.is_budget_fatal, m.timeout_seconds,
+           m.chain_id, m.parent_id, m.depth, m.hops, m.path, m.attempts, m.lease_owner, m.enqueued_at,
+           false AS is_polling
+      FROM mailbox_messages m JOIN workspaces w ON w.id = m.workspace_id
+     WHERE m.status = 'queued' AND m.not_before <= now() AND (m.expires_at IS NULL OR m.expires_at > now())
+       AND m.source_kind = 'agent' AND w.status IN ('online', 'degraded') AND w.delivery_mode = 'push'
+       AND ($1::uuid[] IS NULL OR m.workspace_id = ANY($1)) AND NOT m.id = ANY($2)
+       AND EXISTS (SELECT 1 FROM workspace_slots s WHERE s.workspace_id = m.workspace_id
+                      AND s.chain_id = m.chain_id AND s.until > now())
+     ORDER BY m.enqueued_at LIMIT $3 FOR UPDATE OF m SKIP LOCKED"""
+
+
+async def pick_awaited(
+    tx: Connection, targets: Sequence[UUID] | None, without: Sequence[UUID], limit: int
+) -> list[Picked]:
+    """Lock messages that their busy target waits for."""
+    return await many(tx, Picked, PICK_AWAITED, targets, without, limit)
+
+
 CLAIM = """
     UPDATE mailbox_messages m
        SET status = 'dispatched', dispatched_at = now(), attempts = attempts + 1,

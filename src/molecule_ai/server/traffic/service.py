@@ -102,10 +102,13 @@ class Traffic:
             raise ChainLimit(chain_id, Exceeded("pair_rate", self._limits.pair_per_minute))
 
     async def enter_many(
-        self, tx: Connection, wanted: list[tuple[UUID, UUID, str, Chain]]
+        self, tx: Connection, wanted: list[tuple[UUID, UUID, str, Chain]], *, overflow: int
     ) -> dict[UUID, Slot]:
-        """Slots for messages of the mailbox, by holder; call `hold` once `tx` is committed."""
-        return {slot.holder: slot for slot in await store.enter_many(tx, wanted, LEASE)}
+        """Slots for messages of the mailbox, by holder; call `hold` once `tx` is committed.
+
+        `overflow` is how far beyond its capacity a target takes them.
+        """
+        return {slot.holder: slot for slot in await store.enter_many(tx, wanted, LEASE, overflow)}
 
     def hold(self, slot: Slot) -> None:
         """Renew a slot from now on."""

@@ -152,7 +152,7 @@ ENTER_MANY = """
                WITH ORDINALITY AS m (workspace_id, holder, message_id, chain_id, depth, hops, place)),
     free AS (
         SELECT w.id, n, row_number() OVER (PARTITION BY w.id ORDER BY n) AS nth
-          FROM workspaces w, generate_series(1, w.max_concurrent_tasks) n
+          FROM workspaces w, generate_series(1, w.max_concurrent_tasks + $9::int) n
          WHERE w.id = ANY($1) AND NOT EXISTS (
                SELECT 1 FROM workspace_slots s
                 WHERE s.workspace_id = w.id AND s.slot = n AND s.until > now()))
@@ -175,7 +175,7 @@ ENTER_MANY = """
 
 
 async def enter_many(
-    tx: Connection, wanted: Sequence[tuple[UUID, UUID, str, Chain]], lease: timedelta
+    tx: Connection, wanted: Sequence[tuple[UUID, UUID, str, Chain]], lease: timedelta, overflow: int
 ) -> list[Slot]:
     """Take slots for (workspace, holder, message id, chain), best first; returns what could be taken."""
     chains = [chain for _, _, _, chain in wanted]
@@ -191,6 +191,7 @@ async def enter_many(
         [chain.hops for chain in chains],
         [chain.path for chain in chains],
         lease,
+        overflow,
     )
 
 
