@@ -88,7 +88,7 @@ from .tokens.bootstrap import bootstrap_token
 from .tokens.service import Tokens
 from .traffic.engine import TrafficKeeper
 from .traffic.service import Traffic
-from .workspaces import configuration_routes, lifecycle_routes, models_routes
+from .workspaces import configuration_routes, lifecycle_routes, models_routes, teams_routes
 from .workspaces import routes as workspaces_routes
 from .workspaces.arrivals import Arrivals
 from .workspaces.boot_log import BootLog
@@ -106,6 +106,7 @@ from .workspaces.resolution import Resolver
 from .workspaces.restart_note import Notes
 from .workspaces.service import Workspaces
 from .workspaces.sweeper import Sweeper
+from .workspaces.teams import Teams
 from .workspaces.templates import Templates
 from .workspaces.tree import Tree
 
@@ -224,6 +225,7 @@ class Server:
         self.lifecycle.on_removed(self.mailbox.target_removed)
         self.models = Models(self.db, self.events, self.secrets, self.lifecycle, resolver)
         self.configuration = Configuration(self.db, self.events, self.tokens, self.workspaces)
+        self.teams = Teams(self.db, self.events, self.workspaces, creation, self.lifecycle, self.provisioner)
         notes = Notes(self.secrets, self.mailbox)
         self.arrivals.on_online(notes.agent_online)
         self.reconciler = Reconciler(
@@ -411,6 +413,7 @@ class Server:
                 *workspaces_routes.handlers,
                 *configuration_routes.handlers,
                 *models_routes.handlers,
+                *teams_routes.handlers,
                 *lifecycle_routes.handlers,
                 *orgs_routes.handlers,
                 *schedules_routes.handlers,
@@ -439,6 +442,7 @@ class Server:
                     "editing": self.editing,
                     "configuration": self.configuration,
                     "models": self.models,
+                    "teams": self.teams,
                     "lifecycle": self.lifecycle,
                     "boot_log": self.boot_log,
                     "orgs": self.orgs,

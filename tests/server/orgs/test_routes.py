@@ -49,6 +49,7 @@ async def test_a_document_becomes_a_tree(admin: httpx.AsyncClient, server: Serve
     assert (body["org"], body["count"], body["created_count"], body["mode"]) == ("Harbour", 4, 4, "merge")
     assert [row["name"] for row in body["workspaces"]] == ["Captain & Co", "Guard", "Scribe", "Clerk"]
     made = await tree(admin)
+    assert list(made) == ["Captain & Co", "Guard", "Scribe", "Clerk"]
     captain, scribe, clerk = made["Captain & Co"], made["Scribe"], made["Clerk"]
     assert (captain["parent_id"], captain["tier"], captain["max_concurrent_tasks"]) == (None, 3, 3)
     assert scribe["parent_id"] == captain["id"]

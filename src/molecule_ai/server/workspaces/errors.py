@@ -17,6 +17,7 @@ from molecule_ai.server.auth.errors import InvalidWorkspaceId, WorkspaceNotFound
 __all__ = [
     "AgentNotFound",
     "AgentOccupied",
+    "BrokenConfig",
     "ConfigIsNoObject",
     "ConfigTooLarge",
     "ConfirmNameMismatch",
@@ -40,6 +41,8 @@ __all__ = [
     "NoAgentToMove",
     "NoAgentToRemove",
     "NoAgentToReplace",
+    "NoConfig",
+    "NoSubWorkspaces",
     "NotBothWorkspaces",
     "NotExternal",
     "ParentCycle",
@@ -234,6 +237,24 @@ class StoredConfigTooLarge(TooLarge):
     """the stored config would exceed 1 MiB"""
 
     code = "config_too_large"
+
+
+class NoConfig(InvalidRequest):
+    """no config found for workspace"""
+
+    code = "no_config"
+
+
+class NoSubWorkspaces(InvalidRequest):
+    """workspace has no sub_workspaces defined in config"""
+
+    code = "no_sub_workspaces"
+
+
+class BrokenConfig(Unprocessable):
+    """failed to parse config"""
+
+    code = "broken_config"
 
 
 class NotExternal(InvalidRequest):

@@ -10,9 +10,10 @@ from uuid import UUID
 import asyncpg
 from msgspec import Struct
 
-from molecule_ai.kernel.db import Connection, first
+from molecule_ai.kernel.db import Connection, first, many
 
 from .schemas import NewWorkspace, Workspace
+from .teams_schemas import TeamMember
 
 # Adding below a parent is shared, moving and removing subtrees is exclusive: a child can neither be
 # created under a parent that is just being removed, nor can two moves make a circle.
@@ -132,7 +133,8 @@ async def find_free_name(tx: Connection, parent_id: UUID | None, name: str, atte
     return found
 
 
-# One statement for one or a hundred rows; a row whose name was just taken is not returned.
+# One statement for one or a hundred rows; a row whose name was just taken is not returned. Lists are
+# ordered by time, so that each row of an import is a little younger than the one before it.
 INSERT = """
     WITH given AS (
         SELECT * FROM jsonb_to_recordset($1::jsonb) AS g(
@@ -140,17 +142,19 @@ INSERT = """
             model_source text, delivery_mode text, url text, parent_id uuid, template text,
             source_template text, workspace_dir text, workspace_access text, max_concurrent_tasks int,
             budget_limit bigint, hibernation_idle_minutes int, launch_files jsonb, x double precision,
-            y double precision)),
+            y double precision, position int)),
     inserted AS (
         INSERT INTO workspaces (
             id, name, role, tier, kind, status, runtime, model, model_source, delivery_mode, url, parent_id,
             template, source_template, workspace_dir, workspace_access, max_concurrent_tasks, budget_limit,
-            hibernation_idle_minutes, launch_files, awareness_namespace, desired, observed_generation)
+            hibernation_idle_minutes, launch_files, awareness_namespace, desired, observed_generation,
+            created_at)
         SELECT id, name, role, tier, kind, status::workspace_status, runtime, model, model_source,
                delivery_mode, url, parent_id, template, source_template, workspace_dir, workspace_access,
                max_concurrent_tasks, budget_limit, hibernation_idle_minutes, launch_files,
                'workspace:' || id, CASE runtime WHEN 'external' THEN 'none' ELSE 'run' END,
-               CASE runtime WHEN 'external' THEN 1 ELSE 0 END
+               CASE runtime WHEN 'external' THEN 1 ELSE 0 END,
+               clock_timestamp() + position * interval '1 microsecond'
           FROM given
         ON CONFLICT DO NOTHING RETURNING id, model, created_at),
     placed AS (
@@ -169,7 +173,10 @@ _COLUMNS = (
 
 async def insert(tx: Connection, workspaces: Sequence[NewWorkspace]) -> dict[UUID, datetime]:
     """Insert rows with their layouts and first ledger entries; the creation time of each one inserted."""
-    given = [{column: getattr(new, column) for column in _COLUMNS} for new in workspaces]
+    given = [
+        {"position": position} | {column: getattr(new, column) for column in _COLUMNS}
+        for position, new in enumerate(workspaces)
+    ]
     return {row["id"]: row["created_at"] for row in await tx.fetch(INSERT, given)}
 
 
@@ -302,3 +309,27 @@ async def set_abilities(
     tx: Connection, workspace_id: UUID, broadcast: bool | None, talk_to_user: bool | None
 ) -> Abilities | None:
     return await first(tx, Abilities, SET_ABILITIES, workspace_id, broadcast, talk_to_user)
+
+
+LAUNCH_FILES = "SELECT launch_files FROM workspaces WHERE id = $1"
+
+
+async def launch_files(connection: Connection, workspace_id: UUID) -> dict[str, str]:
+    """What the workspace was created with."""
+    files: dict[str, str] | None = await connection.fetchval(LAUNCH_FILES, workspace_id)
+    return files or {}
+
+
+FIND_CHILD = """
+    SELECT id, name, role FROM workspaces WHERE parent_id = $1 AND name = $2 AND status <> 'removed'"""
+FIND_CHILDREN = """
+    SELECT id, name, role FROM workspaces WHERE parent_id = $1 AND status <> 'removed'
+     ORDER BY created_at, id"""
+
+
+async def find_child(connection: Connection, parent_id: UUID, name: str) -> TeamMember | None:
+    return await first(connection, TeamMember, FIND_CHILD, parent_id, name)
+
+
+async def find_children(connection: Connection, parent_id: UUID) -> list[TeamMember]:
+    return await many(connection, TeamMember, FIND_CHILDREN, parent_id)
