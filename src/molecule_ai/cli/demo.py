@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from molecule_ai.demo.platform import DemoFailed, Platform, server
-from molecule_ai.demo.story import ORG, Story
+from molecule_ai.demo.story import OFFLINE, Story
 from molecule_ai.demo.tally import Tally
 from molecule_ai.demo.view import View
 
@@ -31,7 +31,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="Leave after the summary.")] = False,
     model: Annotated[
         str, typer.Option(help="provider:model for every role; default: the offline model.")
-    ] = "offline:demo",
+    ] = OFFLINE,
     home: Annotated[
         str, typer.Option(envvar="MOLECULE_HOME", help="Data folder; the demo keeps to a part of it.")
     ] = "~/.molecule",
@@ -52,7 +52,7 @@ def demo(
 
 async def _demo(home: Path, port: int, model: str, *, once: bool, as_json: bool) -> None:
     console = Console(stderr=as_json)
-    if model == "offline:demo":
+    if model == OFFLINE:
         console.print("No model given: the agents run on the offline demo model, which follows fixed rules.")
     tally = Tally()
     started = time.monotonic()
@@ -81,7 +81,7 @@ async def _play(platform: Platform, tally: Tally, console: Console, model: str) 
         if not console.is_terminal:
             console.print(f"{time.monotonic() - started:6.1f} s  {step}")
 
-    story = Story(platform, tally, say, import_body=_import_body(model))
+    story = Story(platform, tally, say, secrets=_secrets(model))
     following = asyncio.create_task(_follow(platform, tally, started))
     live = Live(view, console=console, refresh_per_second=8, screen=False) if console.is_terminal else None
     try:
@@ -99,12 +99,11 @@ async def _follow(platform: Platform, tally: Tally, started: float) -> None:
         await asyncio.sleep(0.2)
 
 
-def _import_body(model: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"dir": ORG}
-    if model != "offline:demo":
-        body["defaults"] = {"model": model}
-        body["secrets"] = {name: os.environ[name] for name in _KEYS if os.environ.get(name)}
-    return body
+def _secrets(model: str) -> dict[str, str]:
+    """What makes every role run on a real model: its name, and the vendors' keys of this environment."""
+    if model == OFFLINE:
+        return {}
+    return {"MODEL": model} | {name: os.environ[name] for name in _KEYS if os.environ.get(name)}
 
 
 def _print_summary(console: Console, story: Story, summary: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from molecule_ai.client.messages import envelope, reply_text
@@ -13,6 +13,7 @@ from .platform import DemoFailed, Platform
 from .tally import Tally
 
 ORG = "launch-studio"
+OFFLINE = "offline:demo"
 _TASK = (
     "Prepare the launch of Tidewater, our tide and wind forecast for small harbours: "
     "what do we know about the users, what do we say, and what is left before release?"
@@ -26,12 +27,12 @@ class Story:
     """Runs the steps one after the other; `say` tells people what is going on."""
 
     def __init__(
-        self, platform: Platform, tally: Tally, say: Callable[[str], None], *, import_body: dict[str, Any]
+        self, platform: Platform, tally: Tally, say: Callable[[str], None], *, secrets: Mapping[str, str]
     ) -> None:
         self._platform = platform
         self._tally = tally
         self._say = say
-        self._import_body = import_body
+        self._secrets = secrets
         self.started = time.monotonic()
         self.answer = ""
 
@@ -60,14 +61,23 @@ class Story:
         }
 
     async def _import(self) -> None:
+        await self._choose_model()
         self._say(f"importing the organization {ORG!r}")
-        answer = await self._platform.call("POST", "/org/import", self._import_body, timeout=120)
+        answer = await self._platform.call("POST", "/org/import", {"dir": ORG}, timeout=120)
         if answer.get("error"):
             raise DemoFailed(f"import: {answer['error']}")
         for row in await self._platform.call("GET", "/workspaces"):
             self._tally.workspaces[row["id"]] = row
             if row["status"] == "online":
                 self._tally.online.add(row["id"])
+
+    async def _choose_model(self) -> None:
+        """An org-wide secret named MODEL is the model of every role; a former demo may have left one."""
+        kept = {row["key"] for row in await self._platform.call("GET", "/settings/secrets")}
+        if "MODEL" in kept and "MODEL" not in self._secrets:
+            await self._platform.call("DELETE", "/settings/secrets/MODEL")
+        for key, value in self._secrets.items():
+            await self._platform.call("PUT", "/settings/secrets", {"key": key, "value": value})
 
     async def _everybody_online(self) -> None:
         wanted = len(self._tally.workspaces)
