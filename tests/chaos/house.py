@@ -17,7 +17,7 @@ import asyncpg
 import httpx
 
 from molecule_ai.host.postgres import EmbeddedPostgres
-from tests.chaos import processes
+from tests import processes
 from tests.support import bearer, free_port, wait_for
 
 START_SECONDS = 60.0

@@ -14,7 +14,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.chaos import processes, truth
+from tests import processes
+from tests.chaos import truth
 from tests.chaos.stage import Stage, stage
 from tests.support import wait_for
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from uuid import UUID
 
-from tests.chaos import processes
+from tests import processes
 from tests.chaos.house import House
 from tests.chaos.work import Ledgers, Work
 

@@ -79,10 +79,15 @@ def strays(home: Path, main: int) -> list[int]:
     ]
 
 
+def of_home(home: Path) -> list[int]:
+    """Everything that lives in this home: servers, agents and what they started, the database."""
+    named = [pid for pid in pids() if any(str(home) in value for value in environment(pid).values())]
+    return sorted({*named, *(agent.pid for agent in agents(home))})
+
+
 def end_all(home: Path) -> bool:
     """Kill what still lives in this home; whether nothing was left."""
-    left = [pid for pid in pids() if any(str(home) in value for value in environment(pid).values())]
-    left += [agent.pid for agent in agents(home)]
+    left = of_home(home)
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
