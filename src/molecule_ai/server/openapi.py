@@ -47,6 +47,7 @@ def assets() -> Router:
 def document(app: Litestar) -> dict[str, Any]:
     """The document with what Litestar cannot know: each operation's tier and how to authenticate."""
     schema: dict[str, Any] = app.openapi_schema.to_schema()
+    schema["paths"] = {path: item for path, item in schema["paths"].items() if not path.startswith("/docs")}
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):
             path = schema["paths"].get(route.path_format, {})

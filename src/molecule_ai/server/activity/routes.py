@@ -102,7 +102,7 @@ async def report_activity(
     return ActivityLogged(await activity.report(caller, workspace_id, data))
 
 
-@get("/activity", Tier.ADMIN, errors=_MISREADS, tags=_TAGS, dependencies=_READS)
+@get("/activity", Tier.ADMIN, errors=[*_MISREADS, errors.CursorNotFound], tags=_TAGS, dependencies=_READS)
 async def list_all_activity(
     activity: Here[Activity],
     caller: Here[Principal],
