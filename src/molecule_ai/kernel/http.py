@@ -210,6 +210,7 @@ class Failures:
     @staticmethod
     def answer(request: Request[Any, Any, Any], error: ApiError) -> Response[dict[str, Any]]:
         """The body of a known failure, with the request's id."""
+        request.scope["error_code"] = error.code  # type: ignore[typeddict-unknown-key]  # the edge counts it
         body = error.body()
         request_id = request.scope.get("request_id", "")
         if request_id:
@@ -239,7 +240,7 @@ class Failures:
         if error.status_code == 404:
             return cls.answer(request, _NoSuchRoute())
         if error.status_code == 413:
-            return cls.answer(request, TooLarge())
+            return cls.answer(request, _too_large(request))
         known = _Framework(error.detail or "request failed")
         body = cls.answer(request, known)
         body.status_code = error.status_code
@@ -249,6 +250,13 @@ class Failures:
     def bug(cls, request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
         cls.log.error("request_crashed", path=request.url.path, method=request.method, exc_info=error)
         return cls.answer(request, ApiError())
+
+
+def _too_large(request: Request[Any, Any, Any]) -> TooLarge:
+    """A body over the limit of its route, or of the server (contract 01 §15)."""
+    handler = request.scope.get("route_handler")
+    limit = getattr(handler, "resolve_request_max_body_size", lambda: None)()
+    return TooLarge(limit_bytes=limit) if limit else TooLarge()
 
 
 class _MethodNotAllowed(ApiError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Scope
 
 from molecule_ai import __version__
@@ -46,6 +47,13 @@ from .delegations import routes as delegations_routes
 from .delegations.engine import DelegationSweeper
 from .delegations.log import DelegationLog
 from .delegations.service import Delegations
+from .edge.buckets import Buckets
+from .edge.cors import Cors
+from .edge.facts import parse_networks
+from .edge.front import Front
+from .edge.limiter import Limiter
+from .edge.recorder import Recorder, Siblings
+from .edge.tenant import TenantGuard
 from .events import routes as events_routes
 from .events.history import History
 from .events.hub import Hub
@@ -62,6 +70,7 @@ from .mailbox.engine import CHANNEL as MAILBOX
 from .mailbox.engine import LeaseKeeper, MailboxEngine
 from .mailbox.service import Mailbox
 from .operations import routes as operations_routes
+from .operations.metrics import Metrics
 from .operations.service import Operations
 from .orgs import routes as orgs_routes
 from .orgs.catalog import Catalog, bundled
@@ -287,17 +296,29 @@ class Server:
             on_free=lambda: self.supervisor.wake(MailboxEngine.name),
         )
         self.operations = Operations(self.db, self.clock, self.supervisor)
-        self.litestar = self._litestar()
-        self.app: ASGIApp = SocketsFirst(
-            self._socket_endpoint(), FastBeats(self.litestar, self.gatekeeper, self.beats)
+        self.recorder = Recorder(self._template_of)
+        self.metrics = Metrics(
+            self.recorder,
+            Siblings(settings.home / "workers"),
+            self.supervisor,
+            self.clock,
+            gauges=self._gauges,
+            statuses=self.workspaces.count_by_status,
+            token=settings.metrics_token,
         )
+        self.buckets = Buckets()
+        self.litestar = self._litestar()
+        inner = FastBeats(self.litestar, self.gatekeeper, self.beats)
+        self.app: ASGIApp = self.front(SocketsFirst(self._socket_endpoint(), inner))
 
     async def start(self, *, engines: bool = True) -> None:
         """Connect; with `engines` also start what runs in the background."""
         await self.db.open()
         await self.agents.open()
         self.gatekeeper.accept_bootstrap(bootstrap_token(self.settings))
+        self.buckets.share(self.settings.home / "workers")
         if engines:
+            self.supervisor.run("metrics", self.metrics.run)
             self.supervisor.run("broadcaster", self.relay.run)
             self.supervisor.run("hub", self.hub.run)
             self.supervisor.run("notifications", self.notifications.run)
@@ -384,6 +405,36 @@ class Server:
         await self.gatekeeper.flush()
         await self.db.close()
 
+    def front(self, app: ASGIApp) -> ASGIApp:
+        """The edge around the application (contract 01 §1.1)."""
+        settings = self.settings
+        return Front(
+            app,
+            cors=Cors(settings.origins),
+            limiter=Limiter(self.buckets, settings.requests_per_minute),
+            tenant=TenantGuard(
+                settings.molecule_org_id,
+                settings.molecule_org_slug,
+                has_canvas=bool(settings.canvas_proxy_url),
+            ),
+            recorder=self.recorder,
+            proxies=parse_networks(settings.trusted_proxies),
+        )
+
+    def _template_of(self, path: str, method: str) -> str:
+        """The pattern of the route that would have answered, "" when there is none."""
+        try:
+            return str(self.litestar.asgi_router.handle_routing(path, method)[4])
+        except HTTPException:
+            return ""
+
+    def _gauges(self) -> dict[str, float]:
+        return {
+            "molecule_websocket_connections_active": float(self.hub.sockets),
+            "molecule_event_streams_active": float(self.hub.streams),
+            "molecule_db_pool_in_use": float(self.db.in_use),
+        }
+
     def _socket_endpoint(self) -> SocketEndpoint:
         return SocketEndpoint(
             self.db,
@@ -428,6 +479,7 @@ class Server:
                     "streams": self.streams,
                     "tickets": self.tickets,
                     "operations": self.operations,
+                    "metrics": self.metrics,
                     "tokens": self.tokens,
                     "activity": self.activity,
                     "registry": self.registry,
@@ -455,6 +507,7 @@ class Server:
             guards=[self.gatekeeper.guard],
             exception_handlers=EXCEPTION_HANDLERS,
             request_class=ApiRequest,
+            request_max_body_size=self.settings.max_body_bytes,
             openapi_config=openapi.config(__version__),
             debug=False,
             logging_config=None,

@@ -52,7 +52,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     molecule_strict_auth: Annotated[
         str, Meta(description="`1` closes every compatibility opening, `0` keeps them in production.")
     ] = ""
-    rate_limit: Annotated[int, Meta(description="Requests per minute and credential.")] = 600
+    rate_limit: Annotated[
+        int,
+        Meta(
+            description="Requests per minute and credential, counted over the workers of a server; "
+            "unset: 600, and none in development."
+        ),
+    ] = 0
     cors_origins: Annotated[str, Meta(description="Comma-separated origins of browsers that may call.")] = ""
     trusted_proxies: Annotated[str, Meta(description="CIDRs whose X-Forwarded-* headers count.")] = ""
     max_body_bytes: Annotated[
@@ -241,6 +247,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         if usable:
             return usable
         return () if self.strict and listed else ("http://localhost:3000", "http://localhost:3001")
+
+    @property
+    def requests_per_minute(self) -> int | None:
+        """The limit of one caller; None: no limit (contract 01 §16.1)."""
+        return self.rate_limit or (None if self.development else 600)
 
     @property
     def pool_size(self) -> int:

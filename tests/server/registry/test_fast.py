@@ -39,7 +39,7 @@ async def test_both_ways_answer_alike(server: Server, case: int) -> None:
     token = await add_token(server, workspace_id)
     request = cases(workspace_id, token)[case]
     answers = []
-    for app in (server.app, server.litestar):
+    for app in (server.app, server.front(server.litestar)):
         async with through(app) as client:
             answers.append(await client.post("/registry/heartbeat", **request))
     bare, routed = answers

@@ -91,6 +91,7 @@ async def list_activity(
     ],
     invalid_body=errors.TypeRequired.__doc__ or "",
     tags=_TAGS,
+    request_max_body_size=1024 * 1024,  # contract 03 §11.3
 )
 async def report_activity(
     activity: Here[Activity],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from litestar import Response
+
 from molecule_ai import __version__
-from molecule_ai.kernel.http import FromQuery, Here, get
+from molecule_ai.kernel.http import ApiRequest, FromQuery, Here, get
+from molecule_ai.server.auth.gatekeeper import bearer_of
 from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.settings import Settings
 
+from .metrics import CONTENT_TYPE, Metrics, MetricsTokenRequired
 from .schemas import BuildInfo, Health, Liveness, OrgIdentity
 from .service import NotReady, Operations
 
@@ -35,4 +39,17 @@ async def get_liveness(operations: Here[Operations]) -> Liveness:
     return operations.liveness()
 
 
-handlers = [get_health, get_buildinfo, get_org_identity, get_liveness]
+@get(
+    "/metrics",
+    Tier.NONE,
+    errors=[MetricsTokenRequired],
+    tags=["operations"],
+    media_type=CONTENT_TYPE,
+    also={200: str},
+)
+async def get_metrics(metrics: Here[Metrics], request: ApiRequest) -> Response[bytes]:
+    """Show what the workers of this server counted, for Prometheus."""
+    return Response(await metrics.render(bearer_of(request)), media_type=CONTENT_TYPE)
+
+
+handlers = [get_health, get_buildinfo, get_org_identity, get_liveness, get_metrics]

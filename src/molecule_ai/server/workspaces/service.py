@@ -58,6 +58,11 @@ class Workspaces:
         self._tokens = tokens
         self._creation = creation
 
+    async def count_by_status(self) -> dict[str, int]:
+        """How many workspaces there are in each state."""
+        async with self._db.connection() as connection:
+            return await store.count_by_status(connection)
+
     async def create(
         self, caller: Principal, data: WorkspaceCreate, *, platform_url: str
     ) -> WorkspaceCreated:
