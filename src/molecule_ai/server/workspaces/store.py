@@ -311,7 +311,6 @@ async def set_abilities(
     return await first(tx, Abilities, SET_ABILITIES, workspace_id, broadcast, talk_to_user)
 
 
-<<<<<<< HEAD
 LAUNCH_FILES = "SELECT launch_files FROM workspaces WHERE id = $1"
 
 
@@ -334,10 +333,10 @@ async def find_child(connection: Connection, parent_id: UUID, name: str) -> Team
 
 async def find_children(connection: Connection, parent_id: UUID) -> list[TeamMember]:
     return await many(connection, TeamMember, FIND_CHILDREN, parent_id)
-=======
+
+
 COUNT_BY_STATUS = "SELECT status::text, count(*) AS total FROM workspaces GROUP BY status"
 
 
 async def count_by_status(connection: Connection) -> dict[str, int]:
     return {row["status"]: row["total"] for row in await connection.fetch(COUNT_BY_STATUS)}
->>>>>>> 5197e00 (feat(edge): ids, limits, security headers, CORS, tenant guard and metrics around every request)
