@@ -95,7 +95,7 @@ async def dsn(postgres: str, template: str) -> AsyncIterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(postgres)
     try:
-        await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         yield _named(postgres, name)
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     finally:

@@ -13,6 +13,8 @@ from molecule_ai.provisioners.local.identity import Identity
 
 from .conftest import wait_for
 
+HOME_ID = f"home-{os.getpid()}"  # other workers of the tests look for marked processes too
+
 
 @pytest.fixture(params=["proc", "psutil"], autouse=True)
 def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +26,7 @@ def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     marks = {
-        "MOLECULE_HOME_ID": "home",
+        "MOLECULE_HOME_ID": HOME_ID,
         "WORKSPACE_ID": "11111111-1111-4111-8111-111111111111",
         "MOLECULE_INSTANCE_ID": "22222222-2222-4222-8222-222222222222",
     }
@@ -78,9 +80,9 @@ def test_a_group_is_signalled_through_its_living_leader_only() -> None:
 
 
 def test_marked_processes_are_found_with_their_age(child: subprocess.Popen[bytes]) -> None:
-    [found] = scan.marked("home")
+    [found] = scan.marked(HOME_ID)
     assert found.identity == identified(child.pid)
     assert found.leads
     assert not found.is_owned
     assert 0 <= scan.age_seconds(found.identity) < 60
-    assert scan.marked("hom") == []
+    assert scan.marked(HOME_ID[:-1]) == []
