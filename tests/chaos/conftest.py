@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.chaos.house", "tests.chaos.truth", "tests.chaos.work")
+pytest.register_assert_rewrite("tests.house", "tests.chaos.truth", "tests.chaos.work")

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.chaos import truth
-from tests.chaos.house import House, house
 from tests.chaos.work import Ledgers, Work
+from tests.house import House, house
 from tests.support import wait_for
 
 

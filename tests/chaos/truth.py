@@ -8,8 +8,8 @@ from collections import Counter
 from uuid import UUID
 
 from tests import processes
-from tests.chaos.house import House
 from tests.chaos.work import Ledgers, Work
+from tests.house import House
 
 ORPHAN_SECONDS = 10.0
 TRANSITION_SECONDS = 60.0

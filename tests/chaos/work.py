@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from tests.chaos.house import House, Unanswered
+from tests.house import House, Unanswered
 from tests.support import wait_for
 
 # Writes down which message told it what: the effects of an agent, counted where no server can lose them.

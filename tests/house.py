@@ -52,9 +52,9 @@ class House:
         self._database = EmbeddedPostgres(home)
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._main: asyncio.subprocess.Process | None = None
-        self._http = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.port}", headers=bearer(ADMIN_TOKEN), timeout=30
-        )
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.headers = bearer(str(settings.get("admin_token", ADMIN_TOKEN)))
+        self._http = httpx.AsyncClient(base_url=self.url, headers=self.headers, timeout=30)
 
     @property
     def pid(self) -> int:
