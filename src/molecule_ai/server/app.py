@@ -31,6 +31,7 @@ from molecule_ai.runtime.preload import preload
 
 from . import openapi
 from .a2a import routes as a2a_routes
+from .a2a.aftermath import Aftermath
 from .a2a.agents import Agents
 from .a2a.queueing import Queueing
 from .a2a.service import Proxy
@@ -275,12 +276,13 @@ class Server:
         self.sleepers = Sleepers(self.db, self.traffic, self.lifecycle)
         self.proxy = Proxy(
             self.db,
-            self.events,
             self.activity,
+            Aftermath(self.activity, self.events),
             self.traffic,
             Queueing(self.db, self.mailbox, self.traffic, self.activity, self.events, self.clock),
             self.agents,
             self.sleepers,
+            self.clock,
             self.ids,
             joins=self.schedules.find_manual_run,
             canvas_budget_seconds=settings.canvas_sync_budget_seconds,

@@ -11,13 +11,12 @@ from uuid import UUID
 import msgspec
 
 from molecule_ai.kernel import log
-from molecule_ai.kernel.clock import Ids
+from molecule_ai.kernel.clock import Clock, Ids
 from molecule_ai.kernel.db import Database
 from molecule_ai.kernel.errors import ApiError
-from molecule_ai.server.activity.schemas import Entry
 from molecule_ai.server.activity.service import Activity
 from molecule_ai.server.events.catalogue import Event
-from molecule_ai.server.events.service import Events
+from molecule_ai.server.events.schemas import Frame
 from molecule_ai.server.mailbox.chain import Task
 from molecule_ai.server.mailbox.service import clamped
 from molecule_ai.server.traffic.errors import ChainLimit
@@ -27,6 +26,7 @@ from molecule_ai.server.traffic.service import Traffic
 from molecule_ai.server.workspaces.status import Status
 
 from . import envelope
+from .aftermath import Aftermath
 from .agents import CEILING_SECONDS, Agents, Delivery, Outcome, Streaming
 from .errors import (
     WAKE_RETRY_SECONDS,
@@ -65,24 +65,26 @@ class Proxy:
     def __init__(
         self,
         db: Database,
-        events: Events,
         activity: Activity,
+        aftermath: Aftermath,
         traffic: Traffic,
         queueing: Queueing,
         agents: Agents,
         sleepers: Sleepers,
+        clock: Clock,
         ids: Ids,
         *,
         canvas_budget_seconds: float | None,
         joins: Joins,
     ) -> None:
         self._db = db
-        self._events = events
         self._activity = activity
+        self._aftermath = aftermath
         self._traffic = traffic
         self._queueing = queueing
         self._agents = agents
         self._sleepers = sleepers
+        self._clock = clock
         self._ids = ids
         self._canvas_budget = canvas_budget_seconds
         self._joins = joins
@@ -139,6 +141,7 @@ class Proxy:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
         await self._traffic.settle()
+        await self._aftermath.drain()
 
     async def _must_wait(self, target: Target, wish: Wish) -> bool:
         """Whether the message goes into the mailbox at once. Raises what the target's state says."""
@@ -206,9 +209,9 @@ class Proxy:
                     delay_seconds=delivery.retry_after or 0,
                 )
             case Outcome.ANSWERED:
-                self._spawn(self._answered(exchange, delivery))
+                self._answered(exchange, delivery)
                 return Reply(status=delivery.status, content=delivery.body)
-        self._spawn(self._record(exchange.subject().ended(delivery)))
+        self._aftermath.note(exchange.subject().ended(delivery))
         if delivery.outcome in {Outcome.FAILED, Outcome.BUSY}:
             return Reply(status=delivery.status, content=_failed(delivery))
         raise _trouble(delivery)
@@ -221,9 +224,10 @@ class Proxy:
                 await self._traffic.leave(exchange.slot)
             spent = max(1, round((asyncio.get_running_loop().time() - began) * 1000))
             subject = exchange.subject()
-            await self._record(subject.failed(error, spent, last) if error else subject.answered(last, spent))
-            if exchange.caller_id is None and last is not None and not error:
-                await self._tell_canvas(exchange, last, spent)
+            if error:
+                self._aftermath.note(subject.failed(error, spent, last))
+            else:
+                self._aftermath.note(subject.answered(last, spent), self._frame(exchange, last, spent))
 
         relay = Relay(source, self._agents.idle_seconds(exchange.target), ended)
         self._spawn(relay.pump())
@@ -251,22 +255,23 @@ class Proxy:
             self._traffic.spoke(caller_id)
         return Reply(content=polled(exchange.draft.method))
 
-    async def _answered(self, exchange: Exchange, delivery: Delivery) -> None:
+    def _answered(self, exchange: Exchange, delivery: Delivery) -> None:
         if exchange.caller_id is not None:
             self._traffic.spoke(exchange.caller_id)
-        elif (answer := answer_json(delivery.body)) is not None:
-            await self._tell_canvas(exchange, answer, delivery.duration_ms)
-        await self._record(exchange.subject().ended(delivery))
+        entry = exchange.subject().ended(delivery)
+        self._aftermath.note(entry, self._frame(exchange, entry.response_body, delivery.duration_ms))
 
-    async def _tell_canvas(self, exchange: Exchange, answer: dict[str, Any], duration_ms: int) -> None:
+    def _frame(self, exchange: Exchange, answer: dict[str, Any] | None, duration_ms: int) -> Frame | None:
+        """People see the answer at once; agents get it where they asked."""
+        if exchange.caller_id is not None or answer is None:
+            return None
         told = {"response_body": answer, "method": exchange.draft.method, "duration_ms": duration_ms}
-        await self._events.broadcast(Event.A2A_RESPONSE, exchange.target.id, told)
-
-    async def _record(self, entry: Entry) -> None:
-        try:
-            await self._activity.record(entry)
-        except ApiError as lost:
-            self._log.warning("activity_lost", workspace_id=str(entry.workspace_id), error=lost.text)
+        return Frame(
+            event=Event.A2A_RESPONSE,
+            workspace_id=exchange.target.id,
+            timestamp=self._clock.now(),
+            payload=told,
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run what outlives the request that began it."""
