@@ -115,7 +115,7 @@ from .workspaces.relaunch import Relaunch
 from .workspaces.resolution import Resolver
 from .workspaces.restart_note import Notes
 from .workspaces.service import Workspaces
-from .workspaces.sweeper import Sweeper
+from .workspaces.sweeper import HealthSweep, OrphanSweeper
 from .workspaces.teams import Teams
 from .workspaces.templates import Templates
 from .workspaces.tree import Tree
@@ -124,7 +124,14 @@ from .workspaces.tree import Tree
 class Server:
     """One replica: everything built and connected. `start` before serving, `stop` after."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        provisioner: Provisioner | None = None,
+    ) -> None:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.ids = ids or RandomIds()
@@ -212,7 +219,7 @@ class Server:
             resolver,
             self_patch_sensitive=settings.workspace_self_patch_sensitive and not settings.saas,
         )
-        self.provisioner = _provisioner(settings)
+        self.provisioner = provisioner or _provisioner(settings)
         self.boot_log = BootLog(self.db, self.provisioner, self.secrets)
         self.losses = Losses(
             self.db,
@@ -352,7 +359,8 @@ class Server:
         self.notifications.on(RECONCILE, lambda _: supervisor.wake(Reconciler.name))
         self.notifications.on_gap(lambda: supervisor.wake(Reconciler.name))
         supervisor.add(self.reconciler)
-        supervisor.add(Sweeper(self.db, self.provisioner, self.losses))
+        supervisor.add(HealthSweep(self.db, self.provisioner, self.losses))
+        supervisor.add(OrphanSweeper(self.db, self.provisioner))
         supervisor.add(
             Liveness(
                 self.db,

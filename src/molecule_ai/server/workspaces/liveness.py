@@ -18,7 +18,8 @@ from .status import Status
 
 MAX_PER_TICK = 500
 DEFAULT_PROVISION_TIMEOUT = timedelta(minutes=10)
-SWEEP = "provision_timeout_sweep"
+SWEEP = "provision-timeout-sweep"
+SOURCE = "provision_timeout_sweep"  # in the event, as contract 02 §13 writes it
 
 
 class Liveness:
@@ -72,7 +73,7 @@ class Liveness:
 class ProvisionTimeouts:
     """Gives up on starts from which no agent came; the orphan sweep ends what is left of them."""
 
-    name = "provision-timeout"
+    name = SWEEP
     interval_seconds = 10.0
 
     def __init__(
@@ -107,7 +108,7 @@ class ProvisionTimeouts:
                 only_from=Status.PROVISIONING,
                 timeout_secs=seconds,
                 runtime=runtime,
-                source=SWEEP,
+                source=SOURCE,
             )
         if failed:
             self._log.warning("provision_timeout", workspace_id=str(workspace_id), seconds=seconds)

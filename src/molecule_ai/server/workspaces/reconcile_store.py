@@ -207,7 +207,8 @@ async def running(connection: Connection, node: str | None) -> list[Running]:
 STALE_FILES = """
     SELECT id FROM workspaces
      WHERE status = 'removed' AND files_removed_at IS NULL AND removed_at < now() - $2::interval
-       AND generation = observed_generation ORDER BY removed_at LIMIT $1"""
+       AND generation = observed_generation AND (node IS NULL OR node = $3)
+     ORDER BY removed_at LIMIT $1"""
 FILES_REMOVED = "UPDATE workspaces SET files_removed_at = now() WHERE id = ANY($1)"
 
 

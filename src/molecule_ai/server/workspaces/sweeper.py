@@ -24,11 +24,11 @@ KEEP_FILES = timedelta(days=7)
 MAX_FILES_PER_TICK = 20
 
 
-class Sweeper:
-    """The engine. It runs on every replica, because only a replica of the node sees its processes."""
+class HealthSweep:
+    """Notes agents that ended although their rows say that they run."""
 
-    name = "orphan-sweeper"
-    interval_seconds = 4.0  # with the young age that provisioners spare, no orphan sees its tenth second
+    name = "health-sweep"
+    interval_seconds = 5.0  # contract 02 §13 asks for 15
 
     def __init__(self, db: Database, provisioner: Provisioner, losses: Losses) -> None:
         self._db = db
@@ -38,27 +38,16 @@ class Sweeper:
         self._log = log.get()
 
     async def tick(self) -> dict[str, int]:
-        if self._node is not None:
-            async with self._db.transaction() as tx:
-                await store.see_node(tx, self._node)
-        return {
-            "phantoms": await self._end_phantoms(),
-            "orphans": await self._end_orphans(),
-            "files_removed": await self._remove_files(),
-        }
-
-    async def _end_phantoms(self) -> int:
-        """Note agents that ended although their rows say that they run."""
         async with self._db.connection() as connection:
             rows = await store.running(connection, self._node)
-        found = 0
+        lost = 0
         for row in rows:
-            if await self._is_gone(row):
-                lost = await self._losses.lost(row.id, row.instance_id, reason="process ended")
-                found += lost
-                if lost:
-                    self._log.info("agent_lost", workspace_id=str(row.id))
-        return found
+            if await self._is_gone(row) and await self._losses.lost(
+                row.id, row.instance_id, reason="process ended"
+            ):
+                lost += 1
+                self._log.info("agent_lost", workspace_id=str(row.id))
+        return {"running": len(rows), "lost": lost}
 
     async def _is_gone(self, row: Running) -> bool:
         """An agent that cannot be judged counts as running: a false restart is worse than a late one."""
@@ -66,6 +55,28 @@ class Sweeper:
             return not await self._provisioner.is_running(msgspec.convert(row.handle, Handle))
         except (ProvisionError, msgspec.ValidationError):
             return False
+
+
+class OrphanSweeper:
+    """Ends what no row expects, and removes the files of workspaces that nobody asked back in time.
+
+    Every replica runs it, because only a replica of a node sees the processes there.
+    """
+
+    name = "orphan-sweeper"
+    interval_seconds = 4.0  # with the young age that provisioners spare, no orphan sees its tenth second
+
+    def __init__(self, db: Database, provisioner: Provisioner) -> None:
+        self._db = db
+        self._provisioner = provisioner
+        self._node = provisioner.node or None
+        self._log = log.get()
+
+    async def tick(self) -> dict[str, int]:
+        if self._node is not None:
+            async with self._db.transaction() as tx:
+                await store.see_node(tx, self._node)
+        return {"orphans": await self._end_orphans(), "files_removed": await self._remove_files()}
 
     async def _end_orphans(self) -> int:
         async with self._db.connection() as connection:

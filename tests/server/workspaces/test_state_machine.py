@@ -1,0 +1,287 @@
+"""Any order of verbs, deaths and sweeps, with two replicas on real PostgreSQL.
+
+Never two agents of one workspace, no way that the table of states does not know, no wish that is lost:
+whatever happened, once everybody may finish, each workspace is what was last asked of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from molecule_ai.kernel.errors import ApiError
+from molecule_ai.server.app import Server
+from molecule_ai.server.auth.principal import SYSTEM
+from molecule_ai.server.registry.schemas import Beat, Registration
+from molecule_ai.server.settings import Settings
+from molecule_ai.server.workspaces.lifecycle_schemas import Restart
+from molecule_ai.server.workspaces.status import Status
+from molecule_ai.server.workspaces.sweeper import HealthSweep, OrphanSweeper
+from tests.support import add_workspace
+
+from .machine import Killed, Machine, MachineProvisioner
+
+pytestmark = pytest.mark.slow
+T = TypeVar("T")
+EXAMPLES = 40
+POINTS = ("before start", "after start", "before stop", "after stop")
+ENDS = {
+    Status.ONLINE: 1,
+    Status.DEGRADED: 1,
+    Status.PAUSED: 0,
+    Status.HIBERNATED: 0,
+    Status.REMOVED: 0,
+    Status.FAILED: 0,
+}
+
+
+class Replicas:
+    """Two servers and their machine, for as many lives as it takes."""
+
+    def __init__(self, dsn: str, home: str) -> None:
+        self.runner = asyncio.Runner()
+        self.machine = Machine()
+        self.hands = [MachineProvisioner(self.machine) for _ in range(2)]
+        values = {"database_url": dsn, "molecule_home": home, "admin_token": "x" * 32}
+        own = msgspec.convert(values | {"provisioner": "process"}, Settings)
+        self.servers = [Server(own, provisioner=hands) for hands in self.hands]
+        for server in self.servers:
+            self.runner.run(server.start(engines=False))
+
+    def close(self) -> None:
+        for server in self.servers:
+            self.runner.run(server.stop())
+        self.runner.close()
+
+
+class Life(RuleBasedStateMachine):
+    """A handful of workspaces, and whatever may happen to them."""
+
+    replicas: Replicas
+    workspaces = Bundle("workspaces")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner, self.machine = self.replicas.runner, self.replicas.machine
+        self.hands, self.servers = self.replicas.hands, self.replicas.servers
+        self.machine.running.clear()
+        self.known: list[UUID] = []
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coroutine)
+
+    def attempt(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """A refusal is an answer."""
+        with contextlib.suppress(ApiError):
+            self.run(coroutine)
+
+    @property
+    def lifecycle(self) -> Any:
+        return self.servers[0].lifecycle
+
+    @rule(target=workspaces, parent=st.one_of(st.none(), workspaces))
+    def create(self, parent: UUID | None) -> Any:
+        if len(self.known) >= 4:
+            return multiple()
+
+        async def make() -> UUID:
+            return await add_workspace(
+                self.servers[0], status="provisioning", parent_id=parent, observed_generation=0
+            )
+
+        workspace_id = self.run(make())
+        self.known.append(workspace_id)
+        return workspace_id
+
+    @rule(workspace=workspaces)
+    def restart(self, workspace: UUID) -> None:
+        self.attempt(self.lifecycle.restart(SYSTEM, workspace, Restart()))
+
+    @rule(workspace=workspaces)
+    def secret_changes(self, workspace: UUID) -> None:
+        async def change() -> None:
+            async with self.servers[1].db.transaction() as tx:
+                await self.servers[1].lifecycle.request_restart(tx, [workspace], reason="secret")
+
+        self.run(change())
+
+    @rule(workspace=workspaces)
+    def pause(self, workspace: UUID) -> None:
+        self.attempt(self.lifecycle.pause(SYSTEM, workspace))
+
+    @rule(workspace=workspaces, everybody=st.booleans())
+    def resume(self, workspace: UUID, everybody: bool) -> None:
+        self.attempt(self.lifecycle.resume(SYSTEM, workspace, everybody=everybody))
+
+    @rule(workspace=workspaces, force=st.booleans())
+    def hibernate(self, workspace: UUID, force: bool) -> None:
+        self.attempt(self.lifecycle.hibernate(SYSTEM, workspace, force=force))
+
+    @rule(workspace=workspaces)
+    def wake(self, workspace: UUID) -> None:
+        self.attempt(self.lifecycle.wake_now(SYSTEM, workspace))
+
+    @rule(workspace=workspaces)
+    def remove(self, workspace: UUID) -> None:
+        row = self.run(self.row(workspace))
+        self.attempt(
+            self.lifecycle.remove(SYSTEM, workspace, confirm_name=row["name"], confirm=True, purge=False)
+        )
+
+    @rule(workspace=workspaces)
+    def agent_registers(self, workspace: UUID) -> None:
+        if self.machine.of(workspace):
+            data = Registration(id=workspace, url="http://somewhere", agent_card={})
+            self.attempt(self.servers[1].registry.register(SYSTEM, data))
+
+    @rule(workspace=workspaces, replica=st.integers(0, 1), tasks=st.integers(0, 1))
+    def agent_beats(self, workspace: UUID, replica: int, tasks: int) -> None:
+        if self.machine.of(workspace):
+            self.attempt(self.servers[replica].beats.put(Beat(workspace_id=workspace, active_tasks=tasks)))
+
+    @rule(workspace=workspaces)
+    def agent_dies(self, workspace: UUID) -> None:
+        self.machine.crash(workspace)
+
+    @rule(replica=st.integers(0, 1))
+    def reconcile(self, replica: int) -> None:
+        self.run(self.reconcile_once(replica))
+
+    @rule(replica=st.integers(0, 1), point=st.sampled_from(POINTS), lease_ends=st.booleans())
+    def reconcile_and_die(self, replica: int, point: str, lease_ends: bool) -> None:
+        self.hands[replica].dies_at = point
+        self.run(self.reconcile_once(replica))
+        self.hands[replica].dies_at = ""
+        if lease_ends:
+            self.run(self.end_leases())
+
+    @rule()
+    def both_reconcile(self) -> None:
+        async def both() -> None:
+            await asyncio.gather(self.reconcile_once(0), self.reconcile_once(1))
+
+        self.run(both())
+
+    @rule(replica=st.integers(0, 1))
+    def reconcile_while_the_other_stalls(self, replica: int) -> None:
+        """A server stops for longer than its lease in the middle of a start, and then goes on."""
+
+        async def stall() -> None:
+            hands = self.hands[1 - replica]
+            hands.may_go_on.clear()
+            stalled = asyncio.create_task(self.reconcile_once(1 - replica))
+            await asyncio.sleep(0.02)
+            await self.end_leases()
+            await self.reconcile_once(replica)
+            hands.may_go_on.set()
+            await stalled
+
+        self.run(stall())
+
+    @rule(replica=st.integers(0, 1))
+    def sweep(self, replica: int) -> None:
+        self.run(self.sweep_once(replica))
+
+    @rule()
+    def time_passes(self) -> None:
+        self.run(self.pass_time())
+
+    @invariant()
+    def nobody_is_doubled(self) -> None:
+        for workspace_id in self.known:
+            assert len(self.machine.of(workspace_id)) <= 1
+
+    async def row(self, workspace_id: UUID) -> dict[str, Any]:
+        async with self.servers[0].db.connection() as connection:
+            found = await connection.fetchrow("SELECT * FROM workspaces WHERE id = $1", workspace_id)
+        assert found is not None
+        return dict(found)
+
+    async def reconcile_once(self, replica: int) -> None:
+        reconciler = self.servers[replica].reconciler
+        await reconciler.tick()
+        for result in await asyncio.gather(*tuple(reconciler._running), return_exceptions=True):
+            assert result is None or isinstance(result, Killed), result
+
+    async def sweep_once(self, replica: int) -> None:
+        server = self.servers[replica]
+        await HealthSweep(server.db, server.provisioner, server.losses).tick()
+        await OrphanSweeper(server.db, server.provisioner).tick()
+
+    async def end_leases(self) -> None:
+        async with self.servers[0].db.transaction() as tx:
+            await tx.execute("UPDATE workspaces SET lease_until = now() - interval '1 second'")
+
+    async def pass_time(self) -> None:
+        """Leases end, back-offs and debounces are over."""
+        await self.end_leases()
+        async with self.servers[0].db.transaction() as tx:
+            await tx.execute("UPDATE workspaces SET reconcile_after = now(), restart_asked_at = NULL")
+
+    async def come_to_rest(self) -> None:
+        for round_ in range(12):
+            await self.pass_time()
+            await self.reconcile_once(round_ % 2)
+            await self.sweep_once(round_ % 2)
+            for workspace_id in self.known:
+                if self.machine.of(workspace_id):
+                    with contextlib.suppress(ApiError):
+                        await self.servers[0].beats.put(Beat(workspace_id=workspace_id, active_tasks=0))
+
+    def teardown(self) -> None:
+        self.run(self.come_to_rest())
+        try:
+            for workspace_id in self.known:
+                row = self.run(self.row(workspace_id))
+                status = Status(row["status"])
+                alive = self.machine.of(workspace_id)
+                assert status in ENDS, row
+                assert row["generation"] == row["observed_generation"], row
+                assert len(alive) == ENDS[status], (alive, row)
+                if alive:
+                    assert row["instance_id"] == str(alive[0]), (alive, row)
+                asked = {"run": {"online", "degraded", "failed"}, "pause": {"paused"}}
+                asked |= {"hibernate": {"hibernated"}, "remove": {"removed"}}
+                assert status in asked[row["desired"]], row
+        finally:
+            self.run(self.forget())
+
+    async def forget(self) -> None:
+        async with self.servers[0].db.transaction() as tx:
+            await tx.execute("TRUNCATE workspaces CASCADE")
+
+
+def test_any_order_of_verbs_and_deaths_ends_as_asked(dsn: str, tmp_path: Path) -> None:
+    class Lives(Life):
+        replicas = Replicas(dsn, str(tmp_path))
+
+    try:
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            Lives,
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                derandomize=True,
+            ),
+        )
+    finally:
+        Lives.replicas.close()
