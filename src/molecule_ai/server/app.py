@@ -37,6 +37,7 @@ from .a2a.queueing import Queueing
 from .a2a.service import Proxy
 from .a2a.waking import Sleepers
 from .activity import routes as activity_routes
+from .activity.retention import ActivityRetention
 from .activity.service import Activity
 from .approvals import routes as approvals_routes
 from .approvals.expiry import ApprovalExpiry
@@ -59,6 +60,7 @@ from .events import routes as events_routes
 from .events.history import History
 from .events.hub import Hub
 from .events.relay import Relay
+from .events.retention import BusSweeper, EventRetention
 from .events.service import Events
 from .events.sockets import SocketEndpoint, SocketsFirst
 from .events.streams import Streams
@@ -332,9 +334,27 @@ class Server:
             self.supervisor.run("hub", self.hub.run)
             self.supervisor.run("notifications", self.notifications.run)
             self.supervisor.run("token-usage", self.gatekeeper.run)
+            self._start_retention()
             self._start_lifecycle()
             self._start_messages()
             self._start_clocks()
+
+    def _start_retention(self) -> None:
+        settings = self.settings
+        hours = settings.activity_cleanup_interval_hours
+        self.supervisor.add(BusSweeper(self.db))
+        self.supervisor.add(
+            EventRetention(self.db, self.clock, days=settings.events_retention_days, interval_hours=hours)
+        )
+        self.supervisor.add(
+            ActivityRetention(
+                self.db,
+                self.clock,
+                chat_days=settings.chat_retention_days,
+                other_days=settings.activity_retention_days,
+                interval_hours=hours,
+            )
+        )
 
     def _start_messages(self) -> None:
         engine = MailboxEngine(

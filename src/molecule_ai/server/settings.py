@@ -152,7 +152,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         bool, Meta(description="Let a requester decide its own request.")
     ] = False
     activity_retention_days: Annotated[int, Meta(description="Days that activity is kept.")] = 7
-    chat_retention_days: Annotated[int, Meta(description="Days that chat messages are kept.")] = 90
+    activity_cleanup_interval_hours: Annotated[
+        int, Meta(description="Hours between two looks for what has outlived its retention.")
+    ] = 6
+    chat_retention_days: Annotated[
+        int, Meta(description="Days that chat messages are kept; 0 keeps them.")
+    ] = 90
     events_retention_days: Annotated[
         int, Meta(description="Days that operational events are kept; 0 keeps them.")
     ] = 90
@@ -266,6 +271,7 @@ _ALIASES = {"external_platform_url": "PUBLIC_URL", "molecule_home": "MOLECULE_DA
 _ZERO_ALLOWED = frozenset(
     {
         "approval_ttl_seconds",
+        "chat_retention_days",
         "events_retention_days",
         "provision_timeout_seconds",
         "agent_orphan_timeout",

@@ -46,6 +46,9 @@ CREATE TABLE IF NOT EXISTS structure_events (
 ALTER SEQUENCE structure_events_seq_seq OWNED BY structure_events.seq;
 CREATE INDEX IF NOT EXISTS structure_events_workspace_idx ON structure_events (workspace_id, seq DESC);
 CREATE INDEX IF NOT EXISTS structure_events_created_idx ON structure_events (created_at);
+-- What retention deletes (contract 03 §7.2).
+CREATE INDEX IF NOT EXISTS structure_events_operational_idx ON structure_events (created_at)
+    WHERE event_type ~ '^(CRON|DELEGATION|CHANNEL|REQUEST|APPROVAL|SCHEDULE)_';
 CREATE INDEX IF NOT EXISTS structure_events_type_idx ON structure_events (event_type, seq DESC);
 
 -- Broadcast-only frames too large for a notification wait here a minute; losing them in a crash is harmless.

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
-from molecule_ai.kernel.db import Connection, many
+from molecule_ai.kernel.db import Connection, affected, many
 
 from .schemas import RecordedEvent
 
@@ -143,9 +143,32 @@ async def take_ticket(tx: Connection, ticket_hash: bytes) -> dict[str, Any] | No
     return principal
 
 
-SWEEP_FRAMES = "DELETE FROM event_frames WHERE created_at < now() - interval '1 minute'"
+SWEEP_FRAMES = """
+    DELETE FROM event_frames WHERE id IN (
+        SELECT id FROM event_frames WHERE created_at < now() - interval '1 minute'
+         ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED)"""
+SWEEP_TICKETS = """
+    DELETE FROM ws_tickets WHERE ticket_hash IN (
+        SELECT ticket_hash FROM ws_tickets WHERE expires_at < now() LIMIT $1 FOR UPDATE SKIP LOCKED)"""
+# The condition on the type is that of a partial index: structural and audit events stay.
 SWEEP_EVENTS = """
     DELETE FROM structure_events WHERE seq IN (
         SELECT seq FROM structure_events
          WHERE created_at < now() - make_interval(days => $1)
-           AND event_type ~ '^(CRON|DELEGATION|CHANNEL|REQUEST|APPROVAL|SCHEDULE)_' LIMIT $2)"""
+           AND event_type ~ '^(CRON|DELEGATION|CHANNEL|REQUEST|APPROVAL|SCHEDULE)_'
+         ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)"""
+
+
+async def sweep_frames(tx: Connection, limit: int) -> int:
+    """Delete frames that every process has read long ago."""
+    return affected(await tx.execute(SWEEP_FRAMES, limit))
+
+
+async def sweep_tickets(tx: Connection, limit: int) -> int:
+    """Delete tickets that ran out unused."""
+    return affected(await tx.execute(SWEEP_TICKETS, limit))
+
+
+async def sweep_events(tx: Connection, days: int, limit: int) -> int:
+    """Delete operational events older than so many days (contract 03 §7.2)."""
+    return affected(await tx.execute(SWEEP_EVENTS, days, limit))
