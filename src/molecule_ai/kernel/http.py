@@ -129,7 +129,8 @@ def _route(
                 tags=list(tags) or None,
                 responses=_responses(
                     errors,
-                    with_body=reads is not None or "data" in function.__annotations__,
+                    # The framework would declare a 400 of its own shape for whatever it converts.
+                    converts=reads is not None or _converts(function, path),
                     tier=tier,
                 )
                 | _successes(also or {}),
@@ -143,6 +144,16 @@ def _route(
         return decorate
 
     return route
+
+
+def _converts(function: Callable[..., Any], path: str | list[str]) -> bool:
+    """Whether something of the request becomes an argument: the body, the query or a part of the path."""
+    arguments = function.__annotations__
+    return (
+        "data" in arguments
+        or "{" in str(path)
+        or any("FromQuery" in str(kind) for kind in arguments.values())
+    )
 
 
 def _operation_id(name: str, path: str | list[str]) -> str | Callable[..., str]:
@@ -182,9 +193,9 @@ def _reading(content: Mapping[str, Schema]) -> type[Operation]:
     return Reading
 
 
-def _responses(errors: Sequence[type[ApiError]], *, with_body: bool, tier: Any) -> dict[int, ResponseSpec]:
+def _responses(errors: Sequence[type[ApiError]], *, converts: bool, tier: Any) -> dict[int, ResponseSpec]:
     by_status: dict[int, list[str]] = {}
-    for error in (*errors, *tier.raises, *((InvalidRequest,) if with_body else ())):
+    for error in (*errors, *tier.raises, *((InvalidRequest,) if converts else ())):
         texts = by_status.setdefault(error.status, [])
         text = (error.__doc__ or "").strip()
         if text not in texts:
