@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import aiohttp
@@ -256,6 +256,7 @@ def _require_open(address: IPAddress, policy: UrlPolicy) -> None:
         raise UrlRefused(reason)
 
 
+@lru_cache(maxsize=8192)
 def _target(url: str) -> Target:
     """Split a URL with the parser of the client that will dial it, so that both see one host."""
     if FORBIDDEN_CHARACTER.search(url):

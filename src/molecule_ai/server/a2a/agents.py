@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from molecule_ai.kernel.errors import DatastoreUnavailable
 from molecule_ai.kernel.ssrf import GuardedClient, UrlPolicy, UrlRefused
 from molecule_ai.provisioners.base import Handle
 from molecule_ai.server.traffic.schemas import Target
@@ -160,13 +161,20 @@ class Agents:
                     return task.result()
                 if left is not None and time.monotonic() - began >= (ceiling or 0):
                     raise _TimedOut(f"timed out after {ceiling:.0f}s")
-                quiet = min(await self._traffic.quiet_seconds(target.id), time.monotonic() - began)
+                quiet = min(await self._quiet_seconds(target.id), time.monotonic() - began)
                 if quiet >= idle:
                     raise _Silent(f"no sign of life for {idle:.0f} s")
                 patience = idle - quiet
         finally:
             if not task.done():
                 task.cancel()
+
+    async def _quiet_seconds(self, workspace_id: UUID) -> float:
+        """How long the target has been silent; who cannot be asked about is not given up."""
+        try:
+            return await self._traffic.quiet_seconds(workspace_id)
+        except DatastoreUnavailable:
+            return 0.0
 
     async def _exchange(
         self, target: Target, body: bytes, headers: Mapping[str, str], *, streams: bool

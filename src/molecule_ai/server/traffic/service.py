@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from molecule_ai.kernel import log
+from molecule_ai.kernel.batch import Coalescer
 from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.kernel.errors import DatastoreUnavailable
@@ -34,6 +36,7 @@ class Traffic:
         self._ids = ids
         self._limits = limits
         self._held: dict[UUID, Slot] = {}
+        self._leaves: Coalescer[Slot, None] = Coalescer(self._write_leaves)
         self._leaving: dict[UUID, asyncio.Task[None]] = {}
         self._spoke: set[UUID] = set()
         self._log = log.get()
@@ -118,10 +121,9 @@ class Traffic:
         """Give a slot back; inside `tx` it is free once that is committed."""
         self._held.pop(slot.holder, None)
         if tx is not None:
-            await store.leave(tx, slot)
-            return
-        async with self._db.connection() as connection:
-            await store.leave(connection, slot)
+            await store.leave(tx, [slot])
+        else:
+            await self._leaves.get(slot)
 
     def leave_soon(self, slot: Slot) -> None:
         """Give a slot back without being waited for; who enters next in this process waits for it."""
@@ -134,6 +136,11 @@ class Traffic:
         """Wait for the slots that are being given back."""
         if self._leaving:
             await asyncio.wait(self._leaving.values())
+
+    async def _write_leaves(self, slots: Sequence[Slot]) -> dict[Slot, None]:
+        async with self._db.connection() as connection:
+            await store.leave(connection, slots)
+        return {}
 
     async def _leave(self, slot: Slot) -> None:
         try:

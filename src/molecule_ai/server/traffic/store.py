@@ -15,7 +15,8 @@ from molecule_ai.server.workspaces.tree import CAN_COMMUNICATE
 from .schemas import Entrance, Entry, Situation, Slot, Target
 
 _TARGET = """
-    SELECT w.id, w.name, w.status, w.url, w.handle, w.delivery_mode, w.runtime, w.max_concurrent_tasks,
+    SELECT w.id, w.name, w.status::text AS status, w.url, w.handle, w.delivery_mode, w.runtime,
+           w.max_concurrent_tasks,
            w.capabilities, w.idle_timeout_seconds, l.load,
            w.budget_limit IS NOT NULL AND w.monthly_spend >= w.budget_limit AS is_over_budget,
            COALESCE((SELECT array_agg(s.chain_id) FROM workspace_slots s
@@ -195,17 +196,25 @@ async def enter_many(
     )
 
 
-# Whoever waits in the mailbox for this workspace is told that there is room.
+# Whoever waits in the mailbox for one of these workspaces is told that there is room.
 LEAVE = """
-    WITH gone AS (
-        UPDATE workspace_slots SET until = now()
-         WHERE workspace_id = $1 AND slot = $2 AND holder = $3 AND until > now())
-    SELECT pg_notify('molecule_mailbox', $1::text)
-     WHERE EXISTS (SELECT 1 FROM mailbox_messages WHERE workspace_id = $1 AND status = 'queued')"""
+    WITH mine AS (SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[]) AS m (workspace_id, slot, holder)),
+    gone AS (
+        UPDATE workspace_slots s SET until = now() FROM mine
+         WHERE s.workspace_id = mine.workspace_id AND s.slot = mine.slot AND s.holder = mine.holder
+           AND s.until > now())
+    SELECT pg_notify('molecule_mailbox', workspace_id::text) FROM (SELECT DISTINCT workspace_id FROM mine) w
+     WHERE EXISTS (SELECT 1 FROM mailbox_messages m
+                    WHERE m.workspace_id = w.workspace_id AND m.status = 'queued')"""
 
 
-async def leave(connection: Connection, slot: Slot) -> None:
-    await connection.execute(LEAVE, slot.workspace_id, slot.slot, slot.holder)
+async def leave(connection: Connection, slots: Sequence[Slot]) -> None:
+    await connection.execute(
+        LEAVE,
+        [slot.workspace_id for slot in slots],
+        [slot.slot for slot in slots],
+        [slot.holder for slot in slots],
+    )
 
 
 RENEW = """
