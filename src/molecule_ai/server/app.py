@@ -107,6 +107,7 @@ from .workspaces.boot_log import BootLog
 from .workspaces.configuration import Configuration
 from .workspaces.creation import Creation
 from .workspaces.editing import Editing
+from .workspaces.inbound import InboundSecrets
 from .workspaces.launches import Launches
 from .workspaces.lifecycle import RECONCILE, Lifecycle
 from .workspaces.liveness import HibernationMonitor, Liveness, ProvisionTimeouts
@@ -157,11 +158,14 @@ class Server:
         self.arrivals = Arrivals()
         self.starts_agents = settings.backend != "none"
         self.beats = Beats(self.db, self.events, self.arrivals, starts_agents=self.starts_agents)
+        self.keyring = keyring(settings)
+        self.inbound = InboundSecrets(self.keyring)
         self.registry = Registry(
             self.db,
             self.events,
             self.tokens,
             self.arrivals,
+            self.inbound,
             self.gatekeeper,
             policy=settings.url_policy,
             platform_url=self.base_url,
@@ -209,7 +213,6 @@ class Server:
             self.ids,
             key_window=timedelta(seconds=settings.delegation_idempotency_window_seconds),
         )
-        self.keyring = keyring(settings)
         self.secrets = Secrets(self.db, self.keyring, self.events)
         templates = Templates(Path(settings.configs_dir) if settings.configs_dir else None)
         resolver = Resolver(templates)
@@ -260,6 +263,7 @@ class Server:
             ),
             self.losses,
             notes,
+            self.inbound,
             self.ids,
             has_backend=self.starts_agents,
             concurrency=settings.provision_concurrency,

@@ -62,6 +62,8 @@ async def test_the_first_registration_brings_a_token_and_the_workspace_online(
     )
     assert await events(server, workspace_id) == ["WORKSPACE_ONLINE"]
 
+    assert told["platform_inbound_secret"].encode() not in stored["platform_inbound_secret"]
+
     nothing = await anonymous.post("/registry/register", json=body(workspace_id))
     assert (nothing.status_code, nothing.json()["error"]) == (401, "missing workspace auth token")
     again = await anonymous.post(
@@ -69,6 +71,7 @@ async def test_the_first_registration_brings_a_token_and_the_workspace_online(
     )
     assert again.status_code == 200
     assert "auth_token" not in again.json()
+    assert again.json()["platform_inbound_secret"] == told["platform_inbound_secret"]
     assert await events(server, workspace_id) == ["WORKSPACE_ONLINE"]
 
 

@@ -42,6 +42,9 @@ class Registered(Struct, frozen=True, kw_only=True, omit_defaults=True):
     auth_token: Annotated[
         str | UnsetType, Meta(description="Only when the workspace had no live token: shown this once.")
     ] = UNSET
+    platform_inbound_secret: Annotated[
+        str | UnsetType, Meta(description="What the platform presents to the agent's own internal routes.")
+    ] = UNSET
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):

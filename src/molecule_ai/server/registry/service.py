@@ -19,6 +19,7 @@ from molecule_ai.server.tokens.service import Tokens
 from molecule_ai.server.workspaces import transitions
 from molecule_ai.server.workspaces.arrivals import Arrivals
 from molecule_ai.server.workspaces.errors import WorkspaceRemoved
+from molecule_ai.server.workspaces.inbound import InboundSecrets
 from molecule_ai.server.workspaces.status import Desired, Status
 from molecule_ai.server.workspaces.transitions import LIVE, STOPPED
 from molecule_ai.server.workspaces.tree import can_communicate
@@ -50,6 +51,7 @@ class Registry:
         events: Events,
         tokens: Tokens,
         arrivals: Arrivals,
+        inbound: InboundSecrets,
         gatekeeper: Gatekeeper,
         *,
         policy: ssrf.UrlPolicy,
@@ -62,6 +64,7 @@ class Registry:
         self._events = events
         self._tokens = tokens
         self._arrivals = arrivals
+        self._inbound = inbound
         self._gatekeeper = gatekeeper
         self._policy = policy
         self._platform_url = platform_url
@@ -115,7 +118,10 @@ class Registry:
         stored = None if known.has_provisioner_url else url
         at = await store.register(tx, data.id, stored, data.agent_card, mode, kind)
         status = await self._arrive(tx, data, known, stored or known.url)
-        answer = self._answer(data.id, "registered", status, at)
+        answer = msgspec.structs.replace(
+            self._answer(data.id, "registered", status, at),
+            platform_inbound_secret=await self._inbound.ensure(tx, data.id),
+        )
         if not known.has_live_token:
             minted = await self._tokens.mint(
                 tx,

@@ -59,7 +59,15 @@ class Launches:
             raise LaunchRefused("MISSING_ENV", text, missing=missing)
         return config
 
-    def build(self, claim: Claim, instance_id: UUID, token: str, environment: Mapping[str, str]) -> Launch:
+    def build(
+        self,
+        claim: Claim,
+        instance_id: UUID,
+        environment: Mapping[str, str],
+        *,
+        token: str,
+        inbound_secret: str,
+    ) -> Launch:
         return Launch(
             workspace_id=claim.id,
             instance_id=instance_id,
@@ -74,6 +82,7 @@ class Launches:
             env=environment,
             config_files={path: text.encode() for path, text in claim.launch_files.items()},
             overwrite=claim.launch_overwrite,
+            inbound_secret=inbound_secret,
             workspace_dir=claim.workspace_dir,
             workspace_access=WorkspaceAccess(claim.workspace_access),
             reset_session=claim.reset_session,

@@ -337,3 +337,17 @@ DROP_RESTART_CONTEXT = "UPDATE workspaces SET restart_context = NULL WHERE id = 
 
 async def drop_restart_context(tx: Connection, workspace_id: UUID) -> None:
     await tx.execute(DROP_RESTART_CONTEXT, workspace_id)
+
+
+FIND_INBOUND = "SELECT platform_inbound_secret FROM workspaces WHERE id = $1 FOR UPDATE"
+KEEP_INBOUND = "UPDATE workspaces SET platform_inbound_secret = $2 WHERE id = $1"
+
+
+async def inbound_secret(tx: Connection, workspace_id: UUID) -> bytes | None:
+    """The sealed secret, its row held so that two callers make one."""
+    blob: bytes | None = await tx.fetchval(FIND_INBOUND, workspace_id)
+    return blob
+
+
+async def keep_inbound_secret(tx: Connection, workspace_id: UUID, blob: bytes) -> None:
+    await tx.execute(KEEP_INBOUND, workspace_id, blob)

@@ -28,6 +28,7 @@ from molecule_ai.server.tokens.service import Tokens
 
 from . import reconcile_store as store
 from . import transitions
+from .inbound import InboundSecrets
 from .launches import Launches, LaunchRefused
 from .losses import Losses
 from .reconcile_store import Claim, Held
@@ -63,6 +64,7 @@ class Reconciler:
         launches: Launches,
         losses: Losses,
         notes: Notes,
+        inbound: InboundSecrets,
         ids: Ids,
         *,
         has_backend: bool,
@@ -76,6 +78,7 @@ class Reconciler:
         self._launches = launches
         self._losses = losses
         self._notes = notes
+        self._inbound = inbound
         self._ids = ids
         self._has_backend = has_backend
         self._concurrency = concurrency
@@ -200,10 +203,13 @@ class Reconciler:
                 return None
             await store.intend(tx, claim.id, instance_id, self._node)
             minted = await self._tokens.rotate_agent(tx, claim.id)
+            inbound_secret = await self._inbound.ensure(tx, claim.id)
             if not wants_note:
                 await self._notes.drop(tx, claim.id)
         failpoints.reach("reconciler.intent")
-        return self._launches.build(claim, instance_id, minted.auth_token, environment)
+        return self._launches.build(
+            claim, instance_id, environment, token=minted.auth_token, inbound_secret=inbound_secret
+        )
 
     async def _record(self, claim: Claim, handle: Handle) -> None:
         """Keep the handle. Whoever lost the row meanwhile takes back what it started."""
