@@ -44,6 +44,7 @@ from .approvals.expiry import ApprovalExpiry
 from .approvals.service import Approvals
 from .approvals.service import Policy as ApprovalPolicy
 from .auth.gatekeeper import Gatekeeper
+from .auth.identities import Identities
 from .auth.principal import Principal
 from .delegations import routes as delegations_routes
 from .delegations.engine import DelegationSweeper
@@ -141,7 +142,8 @@ class Server:
         self.db = Database(settings.database_url, max_connections=settings.pool_size)
         self.supervisor = Supervisor(self.clock)
         self.notifications = Notifications(self.db)
-        self.gatekeeper = Gatekeeper(self.db, settings)
+        self.identities = Identities(self.db, settings)
+        self.gatekeeper = Gatekeeper(self.identities, settings)
         self.events = Events(self.db, self.clock)
         self.tree = Tree(self.db)
         self.base_url = (settings.external_platform_url or settings.agent_platform_url).rstrip("/")
@@ -166,7 +168,7 @@ class Server:
             self.tokens,
             self.arrivals,
             self.inbound,
-            self.gatekeeper,
+            self.identities,
             policy=settings.url_policy,
             platform_url=self.base_url,
             heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
@@ -194,7 +196,7 @@ class Server:
         self.approvals = Approvals(
             self.db,
             self.events,
-            self.gatekeeper,
+            self.identities,
             self.ids,
             ApprovalPolicy(
                 ttl=timedelta(seconds=settings.approval_ttl_seconds)
@@ -323,21 +325,21 @@ class Server:
         )
         self.buckets = Buckets()
         self.litestar = self._litestar()
-        inner = FastBeats(self.litestar, self.gatekeeper, self.beats)
+        inner = FastBeats(self.litestar, self.identities, self.beats)
         self.app: ASGIApp = self.front(SocketsFirst(self._socket_endpoint(), inner))
 
     async def start(self, *, engines: bool = True) -> None:
         """Connect; with `engines` also start what runs in the background."""
         await self.db.open()
         await self.agents.open()
-        self.gatekeeper.accept_bootstrap(bootstrap_token(self.settings))
+        self.identities.accept_bootstrap(bootstrap_token(self.settings))
         self.buckets.share(self.settings.home / "workers")
         if engines:
             self.supervisor.run("metrics", self.metrics.run)
             self.supervisor.run("broadcaster", self.relay.run)
             self.supervisor.run("hub", self.hub.run)
             self.supervisor.run("notifications", self.notifications.run)
-            self.supervisor.run("token-usage", self.gatekeeper.run)
+            self.supervisor.run("token-usage", self.identities.run)
             self._start_retention()
             self._start_lifecycle()
             self._start_messages()
@@ -436,7 +438,7 @@ class Server:
         await self.agents.close()
         await self.reconciler.stop()
         await self.provisioner.close()
-        await self.gatekeeper.flush()
+        await self.identities.flush()
         await self.db.close()
 
     def front(self, app: ASGIApp) -> ASGIApp:

@@ -237,7 +237,7 @@ async def test_removal_takes_the_subtree_its_tokens_and_its_layouts(
     assert set((await statuses(server, ids)).values()) == {"removed"}
     assert await events(server, ids["leaf"]) == [("WORKSPACE_REMOVED", {})]
     assert await events(server, ids["head"]) == [("WORKSPACE_REMOVED", {"cascade_deleted": 4})]
-    assert await server.gatekeeper.identify(token) is None
+    assert await server.identities.identify(token) is None
     again = await server.lifecycle.remove(
         SYSTEM, ids["head"], confirm_name="head", confirm=False, purge=False
     )

@@ -12,7 +12,7 @@ from litestar.response import Redirect
 
 from molecule_ai.kernel.http import FromPath, FromQuery, Here, JSONBody, get, post
 from molecule_ai.server.auth.errors import InvalidWorkspaceId, WorkspaceNotFound
-from molecule_ai.server.auth.gatekeeper import parse_uuid
+from molecule_ai.server.auth.presented import parse_uuid
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.settings import Settings

@@ -15,7 +15,7 @@ from molecule_ai.kernel import failpoints
 from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.auth.errors import WorkspaceNotFound
-from molecule_ai.server.auth.gatekeeper import Gatekeeper
+from molecule_ai.server.auth.identities import Identities
 from molecule_ai.server.auth.principal import Kind, Principal
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
@@ -66,11 +66,11 @@ class Approvals:
     """Requests of every workspace. One method is one transaction with its events."""
 
     def __init__(
-        self, db: Database, events: Events, gatekeeper: Gatekeeper, ids: Ids, policy: Policy
+        self, db: Database, events: Events, identities: Identities, ids: Ids, policy: Policy
     ) -> None:
         self._db = db
         self._events = events
-        self._gatekeeper = gatekeeper
+        self._identities = identities
         self._ids = ids
         self._policy = policy
 
@@ -266,7 +266,7 @@ class Approvals:
         if caller.kind in _HUMANS:
             return
         if caller.workspace_id == approval.workspace_id:
-            if self._policy.allows_own_decision or not await self._gatekeeper.has_operator(tx):
+            if self._policy.allows_own_decision or not await self._identities.has_operator(tx):
                 return
             raise errors.OwnApproval
         if approval.approver is Approver.USER:

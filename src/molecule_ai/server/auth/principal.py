@@ -30,7 +30,6 @@ class Principal(Struct, frozen=True, kw_only=True):
     prefix: str = ""
     user_id: str = ""
     org_anchor: UUID | None = None
-    scopes: tuple[str, ...] | None = None
     # A2A and discovery: the workspace named in X-Workspace-ID, once it is proven.
     acting_for: UUID | None = None
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from molecule_ai.kernel.errors import InvalidRequest
 from molecule_ai.kernel.http import FromPath, FromQuery, Here, JSONBody, get, post
-from molecule_ai.server.auth.gatekeeper import parse_uuid
+from molecule_ai.server.auth.presented import parse_uuid
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.mailbox.errors import MailboxFull

@@ -11,7 +11,7 @@ from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.a2a import envelope
 from molecule_ai.server.activity.schemas import SourceKind
-from molecule_ai.server.auth.gatekeeper import parse_uuid
+from molecule_ai.server.auth.presented import parse_uuid
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
 from molecule_ai.server.mailbox import chain as chains

@@ -12,7 +12,7 @@ from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.a2a.service import polled
 from molecule_ai.server.a2a.waking import Sleepers
-from molecule_ai.server.auth.gatekeeper import parse_uuid
+from molecule_ai.server.auth.presented import parse_uuid
 from molecule_ai.server.traffic.schemas import Slot
 from molecule_ai.server.traffic.service import OVERFLOW, Traffic
 

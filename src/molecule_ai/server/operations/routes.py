@@ -6,7 +6,7 @@ from litestar import Response
 
 from molecule_ai import __version__
 from molecule_ai.kernel.http import ApiRequest, FromQuery, Here, get
-from molecule_ai.server.auth.gatekeeper import bearer_of
+from molecule_ai.server.auth.presented import bearer_of
 from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.settings import Settings
 

@@ -13,7 +13,7 @@ import msgspec
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Send
 
 from molecule_ai.kernel.errors import ApiError
-from molecule_ai.server.auth.gatekeeper import Gatekeeper
+from molecule_ai.server.auth.identities import Identities
 
 from .beats import Beats
 from .schemas import Beat, Heartbeaten
@@ -28,9 +28,9 @@ _encoder = msgspec.json.Encoder()
 class FastBeats:
     """Wraps the application; sees `POST /registry/heartbeat` and passes everything else on."""
 
-    def __init__(self, app: ASGIApp, gatekeeper: Gatekeeper, beats: Beats) -> None:
+    def __init__(self, app: ASGIApp, identities: Identities, beats: Beats) -> None:
         self._app = app
-        self._gatekeeper = gatekeeper
+        self._identities = identities
         self._beats = beats
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -59,7 +59,7 @@ class FastBeats:
             return None
         try:
             beat = _decoder.decode(body)
-            caller = await self._gatekeeper.identify(token)
+            caller = await self._identities.identify(token)
             if caller is None or not (caller.is_admin or caller.workspace_id == beat.workspace_id):
                 return None
             outcome = await self._beats.put(beat)

@@ -11,7 +11,8 @@ from msgspec import UNSET
 from molecule_ai.kernel import ssrf
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.auth.errors import WorkspaceNotFound
-from molecule_ai.server.auth.gatekeeper import Gatekeeper, parse_uuid
+from molecule_ai.server.auth.identities import Identities
+from molecule_ai.server.auth.presented import parse_uuid
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
@@ -52,7 +53,7 @@ class Registry:
         tokens: Tokens,
         arrivals: Arrivals,
         inbound: InboundSecrets,
-        gatekeeper: Gatekeeper,
+        identities: Identities,
         *,
         policy: ssrf.UrlPolicy,
         platform_url: str,
@@ -65,7 +66,7 @@ class Registry:
         self._tokens = tokens
         self._arrivals = arrivals
         self._inbound = inbound
-        self._gatekeeper = gatekeeper
+        self._identities = identities
         self._policy = policy
         self._platform_url = platform_url
         self._interval = heartbeat_interval_seconds
@@ -81,7 +82,7 @@ class Registry:
         _check_card(data.agent_card)
         async with self._db.connection() as connection:
             known = await store.find(connection, data.id)
-        is_new = known is None and (caller.is_admin or await self._gatekeeper.is_open())
+        is_new = known is None and (caller.is_admin or await self._identities.is_open())
         if known is None and not is_new:
             raise WorkspaceNotFound
         url = await self._url(data, known)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from molecule_ai.kernel import ssrf
 from molecule_ai.kernel.clock import Ids
-from molecule_ai.server.auth.gatekeeper import parse_uuid
+from molecule_ai.server.auth.presented import parse_uuid
 
 from . import launch_config, resolution, rules, runtimes
 from .errors import (

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from molecule_ai.kernel import failpoints
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.auth.errors import MissingWorkspaceToken
-from molecule_ai.server.auth.gatekeeper import parse_uuid
+from molecule_ai.server.auth.presented import parse_uuid
 from molecule_ai.server.auth.principal import Kind, Principal
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events

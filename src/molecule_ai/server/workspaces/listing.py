@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 from msgspec import Raw, Struct
 
-from molecule_ai.server.auth.gatekeeper import parse_uuid
+from molecule_ai.server.auth.presented import parse_uuid
 
 from . import runtimes
 from .errors import InvalidFilter

@@ -167,7 +167,7 @@ class Workspaces:
 
 def sees_all(caller: Principal, workspace_id: UUID) -> bool:
     """Whether the caller reads every field: administrators, and the workspace itself."""
-    own = caller.kind is Kind.WORKSPACE and caller.workspace_id == workspace_id and caller.scopes is None
+    own = caller.kind is Kind.WORKSPACE and caller.workspace_id == workspace_id
     return caller.is_admin or own
 
 
