@@ -369,6 +369,7 @@ class Server:
             self.traffic,
             self.couriers,
             self.sleepers,
+            self.clock,
             self.ids,
             retention_days=self.settings.activity_retention_days,
             wake=lambda: self.supervisor.wake(MailboxEngine.name),

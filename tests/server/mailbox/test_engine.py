@@ -530,3 +530,24 @@ async def test_a_polling_delegator_finds_the_result_in_its_inbox(live: Server, a
         ("delegate_result", "completed"),
     ]
     assert logged[1]["response_body"]["text"] == "look"
+
+
+async def test_many_messages_for_many_targets_all_leave_though_few_may_be_under_way(
+    make_server: MakeServer, agent: Agent
+) -> None:
+    """Looks that are cut short must not forget whom they left out."""
+    live = await make_server(engines=True, mailbox_max_concurrent=8)
+    targets = [await add_agent(live, agent) for _ in range(40)]
+    async with live.db.transaction() as tx:
+        for n in range(160):
+            await live.mailbox.put(tx, post(targets[n % 40], f"k{n}"))
+
+    async def all_done() -> bool:
+        async with live.db.connection() as connection:
+            return bool(
+                await connection.fetchval("SELECT count(*) FROM mailbox_messages WHERE status = 'completed'")
+                == 160
+            )
+
+    await wait_for(all_done, 25)  # a forgotten target would wait for the next look at all
+    assert agent.peak <= 8

@@ -31,6 +31,7 @@ MAX_ATTEMPTS = 5
 LEASE = timedelta(seconds=30)  # three renewals; a dead replica's messages wait no longer
 BACKOFF_SECONDS = (8, 20, 45, 120)  # contract 05 §20: a restart takes longer than one pause
 BUSY_SECONDS = 5
+_LEAST_ROOM = 32
 OVER_BUDGET_SECONDS = 60
 OVER_BUDGET = "workspace budget limit exceeded"
 _GONE = frozenset({Status.REMOVED, Status.FAILED})
@@ -78,13 +79,15 @@ class Couriers:
         self._agents = agents
         self._activity = activity
         self._limit = limit
+        self._least = max(1, min(_LEAST_ROOM, limit // 4))
         self._on_free = on_free
         self._tasks: dict[asyncio.Task[None], tuple[UUID, UUID]] = {}
 
     @property
     def room(self) -> int:
-        """How many more deliveries may begin now."""
-        return max(0, self._limit - len(self._tasks))
+        """How many more deliveries may begin now; none rather than a few, so that looks are worth it."""
+        room = self._limit - len(self._tasks)
+        return room if room >= self._least else 0
 
     @property
     def under_way(self) -> int:
@@ -115,12 +118,12 @@ class Couriers:
                 await store.release(tx, holders)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        was_full = self.room == 0
+        had_room = self.room > 0
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()):
             # The row's lease ends by itself, and it is delivered again under the same messageId.
             self.log.error("delivery_crashed", exc_info=error)
-        if was_full:
+        if not had_room and self.room > 0:
             self._on_free()
 
     async def _carry(self, message: Message, slot: Slot) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from molecule_ai.kernel import failpoints
-from molecule_ai.kernel.clock import Ids
+from molecule_ai.kernel.clock import Clock, Ids
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.a2a.service import polled
 from molecule_ai.server.a2a.waking import Sleepers
@@ -24,6 +25,7 @@ from .store import Picked
 CHANNEL = "molecule_mailbox"
 _MAX_NAMED = 500  # targets; with more of them a look at all is cheaper
 _MAX_BATCH = 64
+_BY_TIME_SECONDS = 0.25
 
 
 class MailboxEngine:
@@ -38,6 +40,7 @@ class MailboxEngine:
         traffic: Traffic,
         couriers: Couriers,
         sleepers: Sleepers,
+        clock: Clock,
         ids: Ids,
         *,
         retention_days: int,
@@ -49,12 +52,15 @@ class MailboxEngine:
         self._traffic = traffic
         self._couriers = couriers
         self._sleepers = sleepers
+        self._clock = clock
         self._ids = ids
         self._retention_days = retention_days
         self._wake = wake
         self._longest = interval_seconds
         self.interval_seconds = interval_seconds
         self._heard: set[UUID] = set()
+        self._owes_all = True
+        self._timed_at: datetime | None = None
 
     def hear(self, payload: str) -> None:
         """A target has a new message, or room for one."""
@@ -64,28 +70,42 @@ class MailboxEngine:
 
     def look_at_all(self) -> None:
         """Notifications may have been missed."""
-        self._heard.clear()
+        self._owes_all = True
         self._wake()
 
     async def tick(self) -> object:
         """One look. `True` asks for the next one at once, because this one was cut short."""
         heard, self._heard = self._heard, set()
-        targets = list(heard) if 0 < len(heard) <= _MAX_NAMED else None
-        done = await self._by_time() if targets is None else {}
+        looks_at_all = self._owes_all or not 0 < len(heard) <= _MAX_NAMED
+        self._owes_all = False
+        try:
+            return await self._look(None if looks_at_all else heard)
+        except BaseException:
+            self._owes_all = True
+            raise
+
+    async def _look(self, heard: set[UUID] | None) -> object:
+        targets = None if heard is None else list(heard)
+        done = await self._by_time() if heard is None and self._is_due() else {}
         given_up = await self._give_up(targets)
-        claimed, was_full = await self._claim(targets)
+        claimed, is_whole = await self._claim(targets)
         woken = await self._wake_sleepers(targets)
         await self._set_timer()
-        if was_full and self._couriers.room:
-            self._heard |= heard
-            return True
-        return {
-            **done,
-            "given_up": given_up,
-            "claimed": claimed,
-            "woken": woken,
-            "under_way": self._couriers.under_way,
-        }
+        if not is_whole:
+            self._owes_all |= heard is None
+            self._heard |= heard or set()
+            if self._couriers.room:
+                return True
+        under_way = self._couriers.under_way
+        return {**done, "given_up": given_up, "claimed": claimed, "woken": woken, "under_way": under_way}
+
+    def _is_due(self) -> bool:
+        """Time is looked at a few times a second at most, however many messages there are."""
+        now = self._clock.now()
+        is_due = self._timed_at is None or (now - self._timed_at).total_seconds() >= _BY_TIME_SECONDS
+        if is_due:
+            self._timed_at = now
+        return is_due
 
     async def _by_time(self) -> dict[str, int]:
         """What happens to messages because time passed."""
@@ -106,7 +126,7 @@ class MailboxEngine:
         return len(given_up)
 
     async def _claim(self, targets: list[UUID] | None) -> tuple[int, bool]:
-        """Hand over what can go out now; also whether there may be more."""
+        """Hand over what can go out now; also whether that was all."""
         limit = min(_MAX_BATCH, self._couriers.room)
         if not limit:
             return 0, False
@@ -121,7 +141,7 @@ class MailboxEngine:
         failpoints.reach("mailbox.claimed")
         for message, slot in started:
             self._couriers.start(message, slot)
-        return len(picked) + len(awaited), len(picked) == limit
+        return len(picked) + len(awaited), len(picked) < limit
 
     async def _take(
         self, tx: Connection, picked: list[Picked], *, overflow: int
