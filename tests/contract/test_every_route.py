@@ -114,3 +114,9 @@ async def test_another_workspaces_token_opens_nothing_of_this_one(server: Server
                 if answer.status_code != 401:
                     wrong[f"{method} {path} {case}"] = (answer.status_code, answer.text[:200])
     assert wrong == {}
+
+
+async def test_text_that_the_database_cannot_hold_is_a_400(server: Server, admin: httpx.AsyncClient) -> None:
+    workspace_id = await add_workspace(server)
+    answer = await admin.get(f"/workspaces/{workspace_id}/approvals", params={"status": "pend\x00ing"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid request body")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, ClassVar
 
+import asyncpg
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar import delete as _delete
@@ -258,6 +259,12 @@ class Failures:
         return body
 
     @classmethod
+    def unreadable(cls, request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+        """Text that PostgreSQL cannot hold, such as NUL, is the client's mistake wherever it stood."""
+        cls.log.info("text_refused", path=request.url.path, error=str(error))
+        return cls.answer(request, InvalidRequest())
+
+    @classmethod
     def bug(cls, request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
         cls.log.error("request_crashed", path=request.url.path, method=request.method, exc_info=error)
         return cls.answer(request, ApiError())
@@ -303,5 +310,8 @@ class _Framework(ApiError):
 EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
     ApiError: Failures.known,
     HTTPException: Failures.framework,
+    asyncpg.CharacterNotInRepertoireError: Failures.unreadable,
+    asyncpg.UntranslatableCharacterError: Failures.unreadable,
+    UnicodeEncodeError: Failures.unreadable,
     Exception: Failures.bug,
 }
