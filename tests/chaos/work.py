@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from molecule_ai.server.schedules.service import CHANNEL as SCHEDULES_CHANGED
 from tests.house import House, Unanswered
 from tests.support import wait_for
 
@@ -19,7 +20,7 @@ SCRIPT = 'read -r job; echo "$MOLECULE_MESSAGE_ID $job" >> "$0"; echo "done: $jo
 TEMPLATE = "ledger"
 RESTART_NOTE = "==="  # the platform's own message to an agent that was started anew
 REFUSED = frozenset({404, 409, 410})
-ONLINE_SECONDS = 60.0
+TURMOIL_SECONDS = 300.0  # while servers are killed faster than their leases end
 
 
 class Ledgers:
@@ -95,7 +96,11 @@ class Work:
             [row] = await self._house.fetch("SELECT status::text FROM workspaces WHERE id = $1", workspace_id)
             return bool(row["status"] == status)
 
-        await wait_for(there, ONLINE_SECONDS, interval=0.1)
+        try:
+            await wait_for(there, TURMOIL_SECONDS, interval=0.1)
+        except TimeoutError as late:
+            [row] = await self._house.fetch("SELECT * FROM workspaces WHERE id = $1", workspace_id)
+            raise AssertionError(f"not {status}: {dict(row)}") from late
 
     async def delegate(self, count: int) -> None:
         """Tasks from the boss to the ledger agents, each under a key of its own."""
@@ -123,6 +128,7 @@ class Work:
                 "WHERE name = $1 RETURNING id",
                 job,
             )
+            await self._house.fetch("SELECT pg_notify($1, '')", SCHEDULES_CHANGED)
             self.slots.append(due["id"])
             self.jobs.add(job)
 
