@@ -51,6 +51,7 @@ _UNDECIDABLE = {"approval_id": errors.NotPending}
     _ALL,
     Tier.WORKSPACE,
     status=201,
+    also={200: ApprovalCreated},
     errors=[
         errors.ActionRequired,
         errors.ActionTooLong,
