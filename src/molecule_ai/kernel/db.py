@@ -28,6 +28,8 @@ LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.DeadlockDetectedError,  # undone by PostgreSQL to let the other one through; safe to repeat
+    asyncpg.SerializationError,
     asyncpg.InternalClientError,  # a connection that got PostgreSQL's last word and is not closed yet
 )
 # Connecting and waiting for a free connection fail in these ways too.
