@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from molecule_ai.server.app import Server
+from molecule_ai.server.workspaces.lifecycle import LOOK_AGAIN_SECONDS
 from tests.conftest import ADMIN_TOKEN, MakeServer, connect
 from tests.support import add_token, add_workspace, bearer
 
@@ -188,6 +189,19 @@ async def test_hibernation_respects_tasks_unless_forced(server: Server, admin: h
         404,
         "workspace not found or not in a hibernatable state (must be online or degraded)",
     )
+
+
+async def test_hibernation_waits_a_moment_for_the_word_that_a_task_has_ended(
+    server: Server, admin: httpx.AsyncClient
+) -> None:
+    workspace_id = await add_workspace(server, active_tasks=1)
+    asking = asyncio.create_task(admin.post(f"/workspaces/{workspace_id}/hibernate"))
+    await asyncio.sleep(
+        LOOK_AGAIN_SECONDS / 2
+    )  # the first look finds it busy; whoever is later finds it idle
+    async with server.db.connection() as connection:
+        await connection.execute("UPDATE workspaces SET active_tasks = 0 WHERE id = $1", workspace_id)
+    assert (await asking).status_code == 200
 
 
 async def test_of_many_wakes_one_starts_the_agent(server: Server, admin: httpx.AsyncClient) -> None:

@@ -6,6 +6,7 @@ provisioner, so none is slower than its transaction, and a crash after it loses 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from urllib.parse import unquote
@@ -48,6 +49,9 @@ from .transitions import ALLOWED, LIVE
 RECONCILE = "molecule_reconcile"
 # What sets the running agent's surroundings may come in bursts: ten secrets make one restart.
 CONFIG_DEBOUNCE = timedelta(seconds=1)
+# How long an agent's word that a task has ended may come after its answer, and how often we look.
+LAST_WORD_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 0.1
 MAX_TAIL_BYTES = 8192
 CUT_MARK = "[… cut …]\n"
 BOOT_ERROR = "the machine stopped before its agent registered"
@@ -178,7 +182,22 @@ class Lifecycle:
         return Resumed(Status.AWAITING_AGENT if subject.is_external else Status.PROVISIONING, len(resumed))
 
     async def hibernate(self, caller: Principal, workspace_id: UUID, *, force: bool) -> None:
-        """Stop an idle agent until somebody needs it; with `force` a busy one too."""
+        """Stop an idle agent until somebody needs it; with `force` a busy one too.
+
+        An agent says that a task has ended after it has answered, so whoever holds the answer may be
+        ahead of that word: a task that looks busy is looked at again for a moment.
+        """
+        loop = asyncio.get_running_loop()
+        patience_ends = loop.time() + LAST_WORD_SECONDS
+        while True:
+            try:
+                return await self._hibernate_now(caller, workspace_id, force=force)
+            except HasActiveTasks:
+                if loop.time() >= patience_ends:
+                    raise
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def _hibernate_now(self, caller: Principal, workspace_id: UUID, *, force: bool) -> None:
         async with self._db.transaction() as tx:
             subject = await store.lock(tx, workspace_id)
             if subject is None or subject.status not in LIVE:
