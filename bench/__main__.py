@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from . import load, measure
-from .scenarios import footprint, heartbeats, orgs, proxy, schedules, workspaces
+from .scenarios import fanout, footprint, heartbeats, orgs, proxy, schedules, workspaces
 from .target import Target, existing, own
 
 SCENARIOS: dict[str, Callable[[Target], Awaitable[dict[str, Any]]]] = {
@@ -18,6 +18,7 @@ SCENARIOS: dict[str, Callable[[Target], Awaitable[dict[str, Any]]]] = {
     "workspace-list": workspaces.run_list,
     "heartbeats": heartbeats.run,
     "a2a-proxy": proxy.run,
+    "event-fanout": fanout.run,
     "org-import": orgs.run,
     "schedules": schedules.run,
 }
