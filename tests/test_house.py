@@ -75,21 +75,6 @@ def test_no_tracked_file_names_a_place_on_somebodys_machine() -> None:
     assert found == []
 
 
-def test_each_guarantee_names_tests_that_exist() -> None:
-    rows = [line for line in (ROOT / "docs/guarantees.md").read_text().splitlines() if line.startswith("| ")]
-    missing = []
-    for row in rows[1:]:
-        file = ""
-        named = re.findall(r"`((?:tests/[\w/]+\.py)?)::(\w+)`", row)
-        assert named, f"no test named in: {row}"
-        for path, function in named:
-            file = path or file
-            source = (ROOT / file).read_text() if (ROOT / file).is_file() else ""
-            if not re.search(rf"def {function}\(", source):
-                missing.append(f"{file}::{function}")
-    assert missing == []
-
-
 def test_the_links_of_the_documents_lead_somewhere() -> None:
     broken = []
     for path, text in tracked_text():
