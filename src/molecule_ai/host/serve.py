@@ -84,6 +84,8 @@ def _serve(settings: Settings) -> None:
             respawn_interval=0.5,
             workers_kill_timeout=_SHUTDOWN_SECONDS,
             backlog=2048,
+            # Open sockets and streams count as requests under way.
+            backpressure=settings.websocket_limit + 2048,
             log_enabled=settings.log_level == "debug",
         )
         try:

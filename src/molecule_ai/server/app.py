@@ -617,7 +617,7 @@ class Lifespan:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                farewell = Farewell(self._server.leave)
+                farewell = Farewell(self._server.leave, self._server.hub.is_empty)
                 try:
                     await self._server.start()
                 except Exception as error:

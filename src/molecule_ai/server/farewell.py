@@ -15,17 +15,21 @@ import socket
 import threading
 from collections.abc import Callable
 
-_GRACE_SECONDS = 0.5
-# The HTTP server runs the loop anew after the start, which resets the descriptor: look again.
-_ARM_SECONDS = (0.01, 0.1, 0.5, 2.0)
+_GRACE_SECONDS = 3.0  # for clients that are slow to let go
+_LOOK_SECONDS = 0.02
+_FLUSH_SECONDS = 0.05  # between the last goodbye that was said and its arrival
+# The HTTP server runs the loop anew after the start, which resets the descriptor: look again for a while.
+_ARM_SECONDS = 0.01
+_ARM_TIMES = 200
 _ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class Farewell:
-    """Calls `leave` at SIGTERM and SIGINT, half a second before anybody else reacts to them."""
+    """Calls `leave` at SIGTERM and SIGINT, and lets nobody else react before everybody `is_gone`."""
 
-    def __init__(self, leave: Callable[[], None]) -> None:
+    def __init__(self, leave: Callable[[], None], is_gone: Callable[[], bool]) -> None:
         self._leave = leave
+        self._is_gone = is_gone
         self._loop = asyncio.get_running_loop()
         self._early = 0
         self._is_told = False
@@ -42,15 +46,16 @@ class Farewell:
         for end in (self._here, self._there):
             end.setblocking(False)
         self._loop.add_reader(self._here, self._told)
-        for seconds in _ARM_SECONDS:
-            self._loop.call_later(seconds, self._listen)
+        self._loop.call_later(_ARM_SECONDS, self._listen, _ARM_TIMES)
 
     def _told_early(self, number: int, _frame: object) -> None:
         self._early = number
 
-    def _listen(self) -> None:
+    def _listen(self, times: int) -> None:
         if self._is_told:
             return
+        if times:
+            self._loop.call_later(_ARM_SECONDS, self._listen, times - 1)
         before = signal.set_wakeup_fd(self._there.fileno(), warn_on_full_buffer=False)
         if before == self._there.fileno():
             return
@@ -66,7 +71,13 @@ class Farewell:
         self._is_told = True
         self._loop.remove_reader(self._here)
         self._leave()
-        self._loop.call_later(_GRACE_SECONDS, self._pass_on, numbers)
+        self._wait(numbers, self._loop.time() + _GRACE_SECONDS)
+
+    def _wait(self, numbers: bytes, until: float) -> None:
+        if self._is_gone() or self._loop.time() > until:
+            self._loop.call_later(_FLUSH_SECONDS, self._pass_on, numbers)
+        else:
+            self._loop.call_later(_LOOK_SECONDS, self._wait, numbers, until)
 
     def _pass_on(self, numbers: bytes) -> None:
         signal.set_wakeup_fd(self._loops_descriptor)

@@ -60,6 +60,10 @@ class Hub:
         """Open event streams."""
         return sum(map(len, self._streams.values()))
 
+    def is_empty(self) -> bool:
+        """Whether nobody is connected."""
+        return not (self.sockets or self.streams)
+
     def sockets_of(self, workspace_id: UUID) -> int:
         """Open WebSocket connections of one workspace's agent."""
         return len(self._agents.get(workspace_id, ()))
