@@ -114,7 +114,7 @@ def test_what_a_dead_worker_counted_stays(tmp_path: Path) -> None:
     )
     Siblings.publish(ours, dead)
     (tmp_path / f"{parent}-{2**22 - 1}.metrics").write_bytes(next(tmp_path.glob("*.metrics")).read_bytes())
-    total = merged([Recorder(lambda _p, _m: "").snapshot({"g": 1.0}), *ours.others()])
+    total = merged([Recorder().snapshot({"g": 1.0}), *ours.others()])
     assert total.requests["GET /x 200"].count == 3
     assert total.counts == {"molecule_rate_limited_total global": 2}
     assert total.gauges == {"g": 1.0}

@@ -43,8 +43,9 @@ class Snapshot(Struct):
 class Recorder:
     """Counts requests in memory; a dictionary and a few additions per request."""
 
-    def __init__(self, template_of: Callable[[str, str], str]) -> None:
-        self._template_of = template_of
+    def __init__(self) -> None:
+        # How to name a request that was refused before it was routed; whoever has the routes sets it.
+        self.template_of: Callable[[str, str], str] = lambda _path, _method: ""
         self._paths: dict[tuple[str, str], str] = {}
         self._labels: dict[str, str] = {}
         self._requests: dict[tuple[str, str, int], Requests] = {}
@@ -108,7 +109,7 @@ class Recorder:
         if known is None:
             if len(self._paths) >= _MAX_KNOWN_PATHS:
                 self._paths.clear()
-            known = self._paths[method, path] = self._template_of(path, method)
+            known = self._paths[method, path] = self.template_of(path, method)
         return known
 
 

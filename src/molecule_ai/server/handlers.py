@@ -1,0 +1,113 @@
+"""Every route of the server, and what handlers may ask for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.types import Scope
+
+from molecule_ai import __version__
+from molecule_ai.kernel.http import EXCEPTION_HANDLERS, ApiRequest
+
+from . import openapi
+from .a2a import routes as a2a_routes
+from .activity import routes as activity_routes
+from .approvals import routes as approvals_routes
+from .auth.principal import Principal
+from .delegations import routes as delegations_routes
+from .events import routes as events_routes
+from .mailbox import routes as mailbox_routes
+from .operations import routes as operations_routes
+from .orgs import routes as orgs_routes
+from .registry import routes as registry_routes
+from .rooms import Rooms
+from .schedules import routes as schedules_routes
+from .secrets import routes as secrets_routes
+from .tokens import routes as tokens_routes
+from .workspaces import configuration_routes, lifecycle_routes, models_routes, teams_routes
+from .workspaces import routes as workspaces_routes
+
+
+def litestar(rooms: Rooms) -> Litestar:
+    """The application: routes, guards and errors."""
+    return Litestar(
+        route_handlers=[
+            openapi.assets(),
+            *operations_routes.handlers,
+            *tokens_routes.handlers,
+            *registry_routes.handlers,
+            *a2a_routes.handlers,
+            *mailbox_routes.handlers,
+            *activity_routes.handlers,
+            *events_routes.handlers,
+            *delegations_routes.handlers,
+            *secrets_routes.handlers,
+            *workspaces_routes.handlers,
+            *configuration_routes.handlers,
+            *models_routes.handlers,
+            *teams_routes.handlers,
+            *lifecycle_routes.handlers,
+            *orgs_routes.handlers,
+            *schedules_routes.handlers,
+            *approvals_routes.handlers,
+        ],
+        dependencies={
+            name: Provide(_always(service), sync_to_thread=False)
+            for name, service in {
+                "settings": rooms.settings,
+                "events": rooms.events,
+                "history": rooms.history,
+                "streams": rooms.streams,
+                "tickets": rooms.tickets,
+                "operations": rooms.operations,
+                "metrics": rooms.metrics,
+                "tokens": rooms.tokens,
+                "activity": rooms.activity,
+                "registry": rooms.registry,
+                "beats": rooms.beats,
+                "schedules": rooms.schedules,
+                "approvals": rooms.approvals,
+                "proxy": rooms.proxy,
+                "mailbox": rooms.mailbox,
+                "delegations": rooms.delegations,
+                "secrets": rooms.secrets,
+                "workspaces": rooms.workspaces,
+                "editing": rooms.editing,
+                "configuration": rooms.configuration,
+                "models": rooms.models,
+                "teams": rooms.teams,
+                "lifecycle": rooms.lifecycle,
+                "boot_log": rooms.boot_log,
+                "orgs": rooms.orgs,
+            }.items()
+        }
+        | {
+            "caller": Provide(_caller, sync_to_thread=False),
+            "address": Provide(_address, sync_to_thread=False),
+        },
+        guards=[rooms.gatekeeper.guard],
+        exception_handlers=EXCEPTION_HANDLERS,
+        request_class=ApiRequest,
+        request_max_body_size=rooms.settings.max_body_bytes,
+        openapi_config=openapi.config(__version__),
+        debug=False,
+        logging_config=None,
+    )
+
+
+def _always(service: Any) -> Callable[[], Any]:
+    return lambda: service
+
+
+def _caller(scope: Scope) -> Principal:
+    principal: Principal = scope["state"]["principal"]
+    return principal
+
+
+def _address(scope: Scope) -> str:
+    """The client's address, as the edge resolved it."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
