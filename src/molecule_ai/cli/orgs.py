@@ -30,6 +30,13 @@ def import_org(
     file = Path(source)
     if file.is_file():
         body["yaml"] = file.read_text()
+    elif file.is_dir():
+        typer.echo(
+            f"Error: {source} is a folder. A folder is imported by its name once it lies in the server's"
+            " ORG_TEMPLATES_DIR; `molecule org templates` lists what the server offers.",
+            err=True,
+        )
+        raise typer.Exit(2)
     else:
         body["dir"] = source
     answer = session.call("POST", "/org/import", body=body, timeout=120)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+import time
 from pathlib import Path
 
 import typer
@@ -28,10 +31,12 @@ def up(*, port: int, workers: int, home: str) -> None:
     chosen = host.free_port(port, address)
     if chosen != port:
         typer.echo(f"Port {port} is taken, using {chosen}.")
-    typer.echo(f"Molecule on http://{address}:{chosen}  (API browser: /docs, data: {folder})")
+    lines = [f"Molecule on http://{address}:{chosen}  (API browser: /docs, data: {folder})"]
     if is_new:
-        typer.echo(f"Admin token, shown once: {token}")
-    typer.echo(f"The admin token is kept in {folder / 'admin-token'}. Ctrl-C stops everything.")
+        lines.append(f"Admin token, shown once: {token}")
+    lines.append(f"The admin token is kept in {folder / 'admin-token'}. Ctrl-C stops everything.")
+    typer.echo("Starting …")
+    _once_it_answers(host.reachable(address), chosen, "\n".join(lines))
     _run(
         {
             "PORT": str(chosen),
@@ -51,6 +56,26 @@ def _run(overrides: dict[str, str], *, with_agents: bool = False) -> None:
     except (AlreadyRunning, BadSetting, ChangedMigration, PostgresFailed, host.WorkersFailed) as problem:
         typer.echo(f"Error: {problem}", err=True)
         raise typer.Exit(1) from problem
+
+
+def _once_it_answers(address: str, port: int, text: str) -> None:
+    """Print the text when the server answers, so that what it says is true for whoever reads it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def watch() -> None:
+        while True:
+            try:
+                with socket.socket(family, socket.SOCK_STREAM) as probe:
+                    probe.connect((address.strip("[]"), port))
+                    probe.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+                    if probe.recv(16):
+                        break
+            except OSError:
+                pass
+            time.sleep(0.05)
+        typer.echo(text)
+
+    threading.Thread(target=watch, name="announce", daemon=True).start()
 
 
 def _cores() -> int:

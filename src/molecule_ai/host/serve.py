@@ -49,7 +49,7 @@ def run(settings: Settings, *, with_agents: bool = False) -> None:
         if not settings.database_url:
             lock = HomeLock(settings.home)
             stack.callback(lock.release)
-            lock.describe(f"http://{_reachable(settings.address)}:{settings.port}")
+            lock.describe(f"http://{reachable(settings.address)}:{settings.port}")
             postgres = EmbeddedPostgres(settings.home)
             stack.callback(postgres.stop)
             os.environ["DATABASE_URL"] = postgres.start()
@@ -113,7 +113,7 @@ def free_port(wanted: int, address: str) -> int:
     raise OSError(f"no free port between {wanted} and {wanted + 99}")
 
 
-def _reachable(address: str) -> str:
+def reachable(address: str) -> str:
     """The address under which this machine reaches what was bound to `address`."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)
 
