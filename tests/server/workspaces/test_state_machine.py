@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -257,6 +257,7 @@ class Life(RuleBasedStateMachine):
                 assert len(alive) == ENDS[status], (alive, row)
                 if alive:
                     assert row["instance_id"] == str(alive[0]), (alive, row)
+                    assert row["url"].endswith(str(alive[0])), (alive, row)
                 asked = {"run": {"online", "degraded", "failed"}, "pause": {"paused"}}
                 asked |= {"hibernate": {"hibernated"}, "remove": {"removed"}}
                 assert status in asked[row["desired"]], row
@@ -268,20 +269,42 @@ class Life(RuleBasedStateMachine):
             await tx.execute("TRUNCATE workspaces CASCADE")
 
 
-def test_any_order_of_verbs_and_deaths_ends_as_asked(dsn: str, tmp_path: Path) -> None:
+@pytest.fixture
+def lives(dsn: str, tmp_path: Path) -> Iterator[type[Life]]:
     class Lives(Life):
         replicas = Replicas(dsn, str(tmp_path))
 
-    try:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            Lives,
-            settings=settings(
-                max_examples=EXAMPLES,
-                stateful_step_count=30,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-                derandomize=True,
-            ),
-        )
-    finally:
-        Lives.replicas.close()
+    yield Lives
+    Lives.replicas.close()
+
+
+def test_any_order_of_verbs_and_deaths_ends_as_asked(lives: type[Life]) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lives,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=True,
+        ),
+    )
+
+
+def test_an_agent_that_nobody_wrote_down_is_replaced_though_it_says_that_it_is_there(
+    lives: type[Life],
+) -> None:
+    """It was started again after a death, and so was the server that started it: its address is lost."""
+    life = lives()
+    scout = life.create(parent=None)
+    life.reconcile(replica=0)
+    life.agent_registers(scout)
+    life.agent_dies(scout)
+    life.sweep(replica=0)
+    life.time_passes()
+    life.reconcile_and_die(replica=0, point="after start", lease_ends=True)
+    life.agent_registers(scout)
+    life.time_passes()
+    life.reconcile(replica=1)
+    life.agent_registers(scout)
+    life.teardown()

@@ -138,8 +138,8 @@ class Reconciler:
 
     async def _drive(self, claim: Claim) -> None:
         match claim.desired:
-            case Desired.RUN if claim.cause == "detector" and claim.is_live:
-                await self._settle(claim, stopped=False)  # it came back by itself
+            case Desired.RUN if claim.cause == "detector" and claim.is_live and claim.handle is not None:
+                await self._settle(claim, stopped=False)  # it came back by itself, to where we know it
             case Desired.RUN if self._should_wait(claim):
                 await self._release(claim, "", BUSY_RETRY)
             case Desired.RUN:
