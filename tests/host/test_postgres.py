@@ -1,11 +1,14 @@
 import asyncio
+import ctypes
 import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 
 from molecule_ai.host.postgres import EmbeddedPostgres
@@ -13,7 +16,7 @@ from molecule_ai.kernel.db import Database
 from molecule_ai.kernel.errors import DatastoreUnavailable
 from tests.support import wait_for
 
-pytestmark = pytest.mark.serial
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @pytest.fixture
@@ -40,6 +43,24 @@ async def answer(dsn: str) -> int:
         await connection.close()
 
 
+def kill(home: Path) -> int:
+    """SIGKILL for the postmaster, whose number is returned."""
+    pid = int((home / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+@contextmanager
+def nobody_buries() -> Iterator[None]:
+    """Orphans become children of this process, which does not wait for them: they stay zombies."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    try:
+        yield
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
 async def test_it_starts_in_a_folder_with_a_space_and_nobody_else_can_reach_its_socket(
     postgres: EmbeddedPostgres, home: Path
 ) -> None:
@@ -59,8 +80,7 @@ async def test_a_killed_server_is_started_again_with_its_data(postgres: Embedded
     connection = await asyncpg.connect(dsn)
     await connection.execute("CREATE TABLE kept (x int); INSERT INTO kept VALUES (7)")
     await connection.close()
-    pid = int((home / "postgres" / "postmaster.pid").read_text().split("\n")[0])
-    os.kill(pid, signal.SIGKILL)
+    kill(home)
 
     async def data() -> bool:
         try:
@@ -98,6 +118,46 @@ async def test_a_database_on_its_way_up_is_waited_for(postgres: EmbeddedPostgres
 
 async def test_stopping_a_killed_server_is_no_failure(postgres: EmbeddedPostgres, home: Path) -> None:
     postgres.start()
-    os.kill(int((home / "postgres" / "postmaster.pid").read_text().split("\n")[0]), signal.SIGKILL)
+    kill(home)
     postgres.stop()
     assert not postgres.is_running()
+
+
+async def test_a_killed_server_that_nobody_buries_is_started_again(
+    postgres: EmbeddedPostgres, home: Path
+) -> None:
+    """As in a container whose first process waits for nobody."""
+    with nobody_buries():
+        postgres.start()
+        pid = kill(home)
+        await wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        assert not postgres.is_running()
+        assert await answer(await asyncio.to_thread(postgres.start)) == 1
+    await asyncio.to_thread(os.waitpid, pid, 0)
+
+
+async def test_a_process_that_got_the_number_of_a_killed_server_is_not_taken_for_it(
+    postgres: EmbeddedPostgres, home: Path
+) -> None:
+    postgres.start()
+    pid = kill(home)
+    other = await asyncio.create_subprocess_exec("sleep", "1000")
+    for lock in (home / "postgres" / "postmaster.pid", home / "run" / ".s.PGSQL.5432.lock"):
+        lock.write_text(lock.read_text().replace(str(pid), str(other.pid), 1))
+    try:
+        assert not postgres.is_running()
+        assert await answer(await asyncio.to_thread(postgres.start)) == 1
+        assert other.returncode is None
+    finally:
+        other.kill()
+        await other.wait()
+
+
+async def test_a_start_that_a_killed_server_began_is_waited_for(
+    postgres: EmbeddedPostgres, home: Path
+) -> None:
+    postgres.start()
+    await asyncio.to_thread(postgres.stop)
+    rival = asyncio.create_task(asyncio.to_thread(EmbeddedPostgres(home).start))
+    assert await answer(await asyncio.to_thread(postgres.start)) == 1
+    assert await answer(await rival) == 1

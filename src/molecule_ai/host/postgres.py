@@ -10,17 +10,21 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psutil
-
 from molecule_ai.kernel import log
 
+from .postmaster import Postmaster
+
 _START_SECONDS = 60
-_WATCH_SECONDS = 1.0
+# Old backends may still be on their way out, or a start begun by a killed server on its way up.
+_START_PAUSES_SECONDS = (0.1, 0.3, 1.0, 2.0)
+_WATCH_SECONDS = 0.5
+_LOOK_SECONDS = 0.05
 _MAX_SOCKET_FOLDER = 90  # bytes; a socket's whole path must stay under 108
 _ROOT_RUNS_AS = "pgserver"
 
@@ -51,6 +55,8 @@ class EmbeddedPostgres:
         self._initialized = home / "postgres.initialized"
         self._password_file = home / "postgres.password"
         self._sockets = _socket_folder(home)
+        self._postmaster = Postmaster(self._data, self._sockets)
+        self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._log = log.get()
 
@@ -64,17 +70,37 @@ class EmbeddedPostgres:
 
         A data folder whose very first set-up was cut short holds nothing: it is made anew.
         """
+        with self._turn:
+            self._start()
+        return self.dsn
+
+    def _start(self) -> None:
         if not self._initialized.exists():
             shutil.rmtree(self._data, ignore_errors=True)
             self._prepare_folders()
             self._initialize()
         self._prepare_folders()
         self._configure()
-        if not self.is_running():
+        for pause in _START_PAUSES_SECONDS:
+            try:
+                return self._bring_up()
+            except PostgresFailed as failure:
+                self._log.warning("postgres_start_failed", error=str(failure))
+                time.sleep(pause)
+        return self._bring_up()
+
+    def _bring_up(self) -> None:
+        """One try, at the end of which the server takes connections."""
+        if not self._postmaster.is_alive():
+            self._postmaster.bury()
             self._call(
                 "pg_ctl", "-w", "-t", str(_START_SECONDS), "-D", self._data, "-l", self._log_file, "start"
             )
-        return self.dsn
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._postmaster.is_ready():
+            if not self._postmaster.is_alive() or time.monotonic() > deadline:
+                raise PostgresFailed(f"the server did not become ready\n{self._log_tail()}".strip())
+            time.sleep(_LOOK_SECONDS)
 
     def _initialize(self) -> None:
         """Make the data folder. A local agent may run as our user: the socket alone must not let it in."""
@@ -98,17 +124,17 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stop the server, disconnecting clients; unwritten work is rolled back by them."""
         self._stopping.set()
-        if not self.is_running():
-            return
-        try:
-            self._call("pg_ctl", "-w", "-m", "fast", "-D", self._data, "stop")
-        except PostgresFailed:
-            if self.is_running():  # else it was killed meanwhile
-                raise
+        with self._turn:
+            if not self.is_running():
+                return
+            try:
+                self._call("pg_ctl", "-w", "-m", "fast", "-D", self._data, "stop")
+            except PostgresFailed:
+                if self.is_running():  # else it was killed meanwhile
+                    raise
 
     def is_running(self) -> bool:
-        status = subprocess.run([program("pg_ctl"), "-D", self._data, "status"], **self._child())
-        return status.returncode == 0 and self._postmaster_alive()
+        return self._postmaster.is_alive()
 
     def watch(self) -> None:
         """Start the server again whenever it died, until `stop`, in a thread of its own."""
@@ -116,21 +142,18 @@ class EmbeddedPostgres:
 
     def _watch(self) -> None:
         while not self._stopping.wait(_WATCH_SECONDS):
-            if self._postmaster_alive():
+            if self._postmaster.is_alive():
                 continue
             try:
                 self._log.warning("postgres_died", action="starting it again")
-                self.start()
-            except PostgresFailed as failure:
+                self._start_again()
+            except (PostgresFailed, OSError) as failure:
                 self._log.error("postgres_restart_failed", error=str(failure))
 
-    def _postmaster_alive(self) -> bool:
-        """Whether the process is there and not just a zombie that nobody has buried yet."""
-        try:
-            pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
-            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        except (OSError, ValueError, psutil.NoSuchProcess):
-            return False
+    def _start_again(self) -> None:
+        with self._turn:
+            if not self._stopping.is_set():
+                self._start()
 
     def _prepare_folders(self) -> None:
         for folder in (self._data, self._sockets):
@@ -147,10 +170,11 @@ class EmbeddedPostgres:
     def _configure(self) -> None:
         sockets = str(self._sockets).replace("'", "''").replace('"', '""')
         quoted = f'"{sockets}"' if "," in sockets else sockets
-        file = self._data / "molecule.conf"
-        file.write_text(_CONFIGURATION.format(sockets=quoted))
+        new = self._data / "molecule.conf.new"
+        new.write_text(_CONFIGURATION.format(sockets=quoted))
         if os.geteuid() == 0:
-            os.chown(file, _database_user(), _database_user())
+            os.chown(new, _database_user(), _database_user())
+        new.replace(self._data / "molecule.conf")  # a server that starts right now reads one or the other
 
     def _call(self, command: str, *arguments: str | Path) -> None:
         # pg_ctl's server inherits these descriptors, so output goes to a file: a pipe would never close.
