@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 import psutil
+
+from molecule_ai.host.postgres import EmbeddedPostgres
 
 _RATE_LIMIT = "100000000"  # the load comes from one address
 
@@ -23,11 +26,14 @@ _RATE_LIMIT = "100000000"  # the load comes from one address
 class Target:
     """A server and the admin token; `process` is ours when we started it."""
 
-    def __init__(self, url: str, token: str, http: aiohttp.ClientSession, process: Any = None) -> None:
+    def __init__(
+        self, url: str, token: str, http: aiohttp.ClientSession, process: Any = None, home: Path | None = None
+    ) -> None:
         self.url = url.rstrip("/")
         self.token = token
         self.http = http
         self.process = process
+        self.home = home
         self.cold_start_seconds = 0.0
 
     async def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
@@ -37,6 +43,12 @@ class Target:
             if answer.status >= 400:
                 raise RuntimeError(f"{method} {path}: HTTP {answer.status} {await answer.text()}")
             return await answer.json()
+
+    async def database(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection to the database of our own server; the caller closes it."""
+        if self.home is None:
+            raise RuntimeError("this scenario starts its own server; leave out --base-url")
+        return await asyncpg.connect(EmbeddedPostgres(self.home).dsn)
 
     def server_processes(self) -> list[psutil.Process]:
         """The main process and its workers; neither PostgreSQL nor agents."""
@@ -85,7 +97,7 @@ async def own(*, workers: int = 2, environment: dict[str, str] | None = None) ->
     )
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-            target = Target(f"http://127.0.0.1:{port}", token, http, process)
+            target = Target(f"http://127.0.0.1:{port}", token, http, process, home)
             await _until_healthy(target, home)
             target.cold_start_seconds = time.monotonic() - started
             yield target

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from bench.measure import percentiles
 from bench.target import Target
 
-from .workspaces import external
+from .workspaces import registered
 
 CLIENTS = 1000
 EVENTS_PER_SECOND = 500
@@ -161,7 +161,7 @@ def _cpu(target: Target) -> float:
 
 async def run(target: Target) -> dict[str, Any]:
     """Canvases that take arrays, canvases that take one event a message, and agents."""
-    agents = await external(target, CLIENTS, "fan")
+    agents = await registered(target, CLIENTS, "fan")
     admin = {"Authorization": f"Bearer {target.token}"}
     arrays = {**admin, "Sec-WebSocket-Protocol": "molecule.batch.v1"}
     own = [{"Authorization": f"Bearer {token}", "X-Workspace-ID": name} for name, token in agents]

@@ -20,6 +20,11 @@ from .store import Binding, Credential
 _TOUCH_SECONDS = 1.0
 
 
+def digest(token: str) -> bytes:
+    """What is stored of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
 class Identities:
     """Turns tokens into principals, and knows which openings of contract 01 §5 hold."""
 
@@ -51,12 +56,10 @@ class Identities:
             return Principal(kind=Kind.ADMIN)
         if self._bootstrap_token and hmac.compare_digest(given, self._bootstrap_token):
             return Principal(kind=Kind.ADMIN)
-        found = await self._credentials.get(hashlib.sha256(given).digest())
+        found = await self._credentials.get(digest(token))
         if found is None or found.scopes is not None:
             return None  # a token with scopes opens the routes of those scopes alone (contract 01 §11)
-        self._used.add(found.id)
-        if found.rotates:
-            await self.flush()
+        await self.note_use(found.id, rotates=found.rotates)
         kind = Kind.ORG_KEY if found.workspace_id is None else Kind.WORKSPACE
         return Principal(
             kind=kind,
@@ -65,6 +68,12 @@ class Identities:
             prefix=found.prefix,
             org_anchor=found.org_id,
         )
+
+    async def note_use(self, token_id: UUID, *, rotates: bool) -> None:
+        """Have `last_used_at` of a token written soon; at once when its first use ends another token."""
+        self._used.add(token_id)
+        if rotates:
+            await self.flush()
 
     async def is_open(self) -> bool:
         """The lazy open state of contract 01 §4.2: nothing is configured and nothing was handed out."""
@@ -103,7 +112,7 @@ class Identities:
 
     async def was_removed_with(self, workspace_id: UUID, token: str) -> bool:
         """Whether `token` was this workspace's until the workspace was removed."""
-        token_hash = hashlib.sha256(token.encode()).digest()
+        token_hash = digest(token)
         async with self._db.connection() as connection:
             return await store.was_removed_with(connection, workspace_id, token_hash)
 

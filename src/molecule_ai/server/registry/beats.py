@@ -8,7 +8,7 @@ it means for the status follows in a guarded transaction of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -31,7 +31,7 @@ from . import store
 from .schemas import Beat
 from .store import Pulse
 
-GATHER_SECONDS = 0.002  # well below what an agent notices, and enough for a batch under load
+GATHER_SECONDS = 0.01  # below what an agent notices; a larger batch costs less for each of its beats
 MAX_BATCH = 500
 MAX_WRITERS = 2  # while one batch is in PostgreSQL the next one is prepared
 TELL_SECONDS = 0.05
@@ -44,13 +44,17 @@ _LOST = frozenset({Status.PROVISIONING, Status.FAILED, Status.AWAITING_AGENT})
 
 
 class Outcome(Struct, frozen=True):
-    """What the sender of a beat learns."""
+    """What the sender of a beat learns, and with which token it proved who it is."""
 
     status: Status
     at: datetime
+    token_id: UUID | None = None
+    rotates: bool = False
 
 
-Waiting = tuple[Beat, "asyncio.Future[Outcome]"]
+Sender = tuple[UUID, bytes | None]  # whom a beat is of, and the digest of the token that shall prove it
+Waiting = tuple[Beat, "asyncio.Future[Outcome | None]"]
+Results = dict[Sender, Outcome | ApiError | None]
 
 
 class Beats:
@@ -61,8 +65,8 @@ class Beats:
         self._events = events
         self._arrivals = arrivals
         self._starts_agents = starts_agents
-        self._waiting: list[Waiting] = []
-        self._in_flight: set[UUID] = set()
+        self._waiting: list[tuple[Sender, Waiting]] = []
+        self._in_flight: set[Sender] = set()
         self._writers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._untold: dict[tuple[Event, UUID], dict[str, Any]] = {}
@@ -71,8 +75,21 @@ class Beats:
 
     async def put(self, beat: Beat) -> Outcome:
         """Return when the beat is durable. Raises `WorkspaceNotFound` or `WorkspaceRemoved`."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((beat, future))
+        outcome = await self._put(beat, None)
+        if outcome is None:
+            raise WorkspaceNotFound
+        return outcome
+
+    async def put_proven(self, beat: Beat, token_hash: bytes) -> Outcome | None:
+        """The same, if this is a token of the workspace; else nothing is written and None is returned.
+
+        The statement that writes the beat is the one that looks for the token.
+        """
+        return await self._put(beat, token_hash)
+
+    async def _put(self, beat: Beat, token_hash: bytes | None) -> Outcome | None:
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(((beat.workspace_id, token_hash), (beat, future)))
         if self._writers < MAX_WRITERS:
             self._writers += 1
             writer = asyncio.create_task(self._write())
@@ -94,9 +111,7 @@ class Beats:
                 return  # all that wait follow a beat in flight, whose writer takes them next
             self._in_flight |= batch.keys()
             try:
-                results: dict[UUID, Outcome | ApiError] = await self._settle(
-                    [beat for beat, _ in batch.values()]
-                )
+                results = await self._settle({sender: beat for sender, (beat, _) in batch.items()})
             except Exception as error:
                 _answer(batch, error)
             else:
@@ -104,46 +119,57 @@ class Beats:
             finally:
                 self._in_flight -= batch.keys()
 
-    def _take(self) -> dict[UUID, Waiting]:
-        """The next beat of each workspace that has none under way; the others keep their place."""
-        batch: dict[UUID, Waiting] = {}
+    def _take(self) -> dict[Sender, Waiting]:
+        """The next beat of each sender that has none under way; the others keep their place."""
+        batch: dict[Sender, Waiting] = {}
         left = []
         for item in self._waiting:
-            workspace_id = item[0].workspace_id
-            if len(batch) >= MAX_BATCH or workspace_id in batch or workspace_id in self._in_flight:
+            sender, waiting = item
+            if len(batch) >= MAX_BATCH or sender in batch or sender in self._in_flight:
                 left.append(item)
             else:
-                batch[workspace_id] = item
+                batch[sender] = waiting
         self._waiting = left
         return batch
 
-    async def _settle(self, beats: Sequence[Beat]) -> dict[UUID, Outcome | ApiError]:
+    async def _settle(self, beats: Mapping[Sender, Beat]) -> Results:
         """One statement for the beats; a second transaction for the few that mean more than a beat."""
         async with self._db.connection() as connection:
             pulses = await store.beat(connection, columns(beats))
-        by_id = {beat.workspace_id: beat for beat in beats}
-        results: dict[UUID, Outcome | ApiError] = {p.id: Outcome(p.status, p.at) for p in pulses}
+        results: Results = {
+            (p.id, p.token_hash): Outcome(p.status, p.at, p.token_id, p.rotates) for p in pulses
+        }
         verdicts = [
-            (pulse, *verdict(pulse, by_id[pulse.id], starts_agents=self._starts_agents)) for pulse in pulses
+            (pulse, *verdict(pulse, beats[pulse.id, pulse.token_hash], starts_agents=self._starts_agents))
+            for pulse in pulses
         ]
         moving = [(pulse, to, payload) for pulse, to, payload in verdicts if to is not None]
-        unregistered = [p.id for p in pulses if p.status in _LOST and not p.is_reachable]
+        unregistered = [p.id for p in pulses if p.status in _LOST and not (p.is_reachable or p.is_noted)]
         freed = [p.id for p in pulses if p.active_tasks < p.tasks_before]
         if moving or unregistered or freed:
             async with self._db.transaction() as tx:
                 for pulse, to, payload in moving:
                     if await self._move(tx, pulse, to, payload):
-                        results[pulse.id] = Outcome(to, pulse.at)
+                        results[pulse.id, pulse.token_hash] = Outcome(
+                            to, pulse.at, pulse.token_id, pulse.rotates
+                        )
                 await store.note_unregistered(tx, unregistered)
                 await self._arrivals.wake_mailbox(tx, freed)
-        if missing := by_id.keys() - results.keys():
-            async with self._db.connection() as connection:
-                known = await store.statuses(connection, list(missing))
-            for workspace_id in missing:
-                removed = workspace_id in known
-                results[workspace_id] = WorkspaceRemoved() if removed else WorkspaceNotFound()
+        await self._explain(beats.keys() - results.keys(), results)
         self._tell(pulses)
         return results
+
+    async def _explain(self, missing: Collection[Sender], results: Results) -> None:
+        """Say of beats that were not written why; of those without proof, only that they were not."""
+        results.update((sender, None) for sender in missing if sender[1] is not None)
+        absent = [workspace_id for workspace_id, token_hash in missing if token_hash is None]
+        if not absent:
+            return
+        async with self._db.connection() as connection:
+            known = await store.statuses(connection, absent)
+        for workspace_id in absent:
+            removed = workspace_id in known
+            results[workspace_id, None] = WorkspaceRemoved() if removed else WorkspaceNotFound()
 
     async def _move(self, tx: Connection, pulse: Pulse, to: Status, payload: dict[str, Any] | None) -> bool:
         moved = await transitions.move(
@@ -212,8 +238,9 @@ def _recovers(pulse: Pulse, beat: Beat) -> bool:
     return beat.error_rate is not None and beat.error_rate < RECOVERED_BELOW
 
 
-def columns(beats: Sequence[Beat]) -> list[list[Any]]:
+def columns(beats_by_sender: Mapping[Sender, Beat]) -> list[list[Any]]:
     """The arguments of the batch statement; out-of-range numbers are clamped."""
+    beats = beats_by_sender.values()
     return [
         [beat.workspace_id for beat in beats],
         [None if beat.error_rate is None else _rate(beat) for beat in beats],
@@ -225,6 +252,7 @@ def columns(beats: Sequence[Beat]) -> list[list[Any]]:
         [beat.runtime_metadata is not None for beat in beats],
         [_capabilities(beat) for beat in beats],
         [_idle_timeout(beat) for beat in beats],
+        [token_hash for _, token_hash in beats_by_sender],
     ]
 
 
@@ -243,14 +271,11 @@ def _capabilities(beat: Beat) -> str | None:
     return msgspec.json.encode(metadata.capabilities).decode()
 
 
-def _answer(
-    batch: dict[UUID, Waiting],
-    results: dict[UUID, Outcome | ApiError] | Exception,
-) -> None:
-    for workspace_id, (_, future) in batch.items():
+def _answer(batch: Mapping[Sender, Waiting], results: Results | Exception) -> None:
+    for sender, (_, future) in batch.items():
         if future.done():
             continue
-        result = results if isinstance(results, Exception) else results[workspace_id]
+        result = results if isinstance(results, Exception) else results[sender]
         if isinstance(result, Exception):
             future.set_exception(result)
         else:

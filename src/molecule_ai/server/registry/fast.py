@@ -13,7 +13,7 @@ import msgspec
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Send
 
 from molecule_ai.kernel.errors import ApiError
-from molecule_ai.server.auth.identities import Identities
+from molecule_ai.server.auth.identities import Identities, digest
 
 from .beats import Beats
 from .schemas import Beat, Heartbeaten
@@ -59,10 +59,11 @@ class FastBeats:
             return None
         try:
             beat = _decoder.decode(body)
-            caller = await self._identities.identify(token)
-            if caller is None or not (caller.is_admin or caller.workspace_id == beat.workspace_id):
+            outcome = await self._beats.put_proven(beat, digest(token))
+            if outcome is None:
                 return None
-            outcome = await self._beats.put(beat)
+            if outcome.token_id is not None:
+                await self._identities.note_use(outcome.token_id, rotates=outcome.rotates)
         except (msgspec.DecodeError, ApiError):
             return None
         return _encoder.encode(Heartbeaten("ok", outcome.status, outcome.at))

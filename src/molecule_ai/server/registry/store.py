@@ -121,21 +121,32 @@ class Pulse(Struct, frozen=True, kw_only=True):
     is_reachable: bool
     is_managed: bool
     is_launched: bool
+    is_noted: bool
     at: datetime
+    token_hash: bytes | None
+    token_id: UUID | None
+    rotates: bool
 
 
 # The shipped runtimes tell the start and end of a task in a beat filled with zeros; such a beat, seen
-# from a workspace that was up before, is about the task alone (contract 02 §11.2).
+# from a workspace that was up before, is about the task alone (contract 02 §11.2). A beat that carries the
+# digest of a token counts only while that is a live one of its workspace; of two at once with different
+# tokens one counts, and the other comes again.
 BEAT = """
     WITH old AS (
         SELECT b.*, w.status, w.active_tasks AS tasks_before, w.current_task AS task_before,
-               COALESCE(b.uptime_seconds, 0) = 0 AND NOT b.has_metadata AND w.uptime_seconds > 0 AS is_push
+               COALESCE(b.uptime_seconds, 0) = 0 AND NOT b.has_metadata AND w.uptime_seconds > 0 AS is_push,
+               t.id AS token_id, COALESCE(t.kind = 'agent' AND t.last_used_at IS NULL, false) AS rotates
           FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::int[], $5::text[], $6::int[], $7::bigint[],
-                      $8::bool[], $9::text[], $10::int[])
+                      $8::bool[], $9::text[], $10::int[], $11::bytea[])
             AS b (id, error_rate, sample_error, active_tasks, current_task, uptime_seconds, monthly_spend,
-                  has_metadata, capabilities, idle_timeout_seconds)
+                  has_metadata, capabilities, idle_timeout_seconds, token_hash)
           JOIN workspaces w ON w.id = b.id
-         WHERE w.status <> 'removed' ORDER BY w.id FOR UPDATE OF w)
+          LEFT JOIN workspace_auth_tokens t
+            ON t.token_hash = b.token_hash AND t.workspace_id = w.id AND t.revoked_at IS NULL
+           AND t.scopes IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+         WHERE w.status <> 'removed' AND (b.token_hash IS NULL OR t.id IS NOT NULL)
+         ORDER BY w.id FOR UPDATE OF w)
     UPDATE workspaces w SET
         last_heartbeat_at = now(),
         active_tasks = COALESCE(o.active_tasks, w.active_tasks),
@@ -158,11 +169,13 @@ BEAT = """
               w.uptime_seconds, w.last_sample_error AS sample_error,
               COALESCE((w.capabilities ->> 'status_mgmt')::bool, false) AS has_native_status,
               w.url <> '' OR w.delivery_mode = 'poll' OR w.registered_at IS NOT NULL AS is_reachable,
-              w.desired <> 'none' AS is_managed, w.launched_at IS NOT NULL AS is_launched, now() AS at"""
+              w.desired <> 'none' AS is_managed, w.launched_at IS NOT NULL AS is_launched,
+              w.status_reason IS NOT DISTINCT FROM 'not_registered' AS is_noted, now() AS at,
+              o.token_hash, o.token_id, o.rotates"""
 
 
 async def beat(connection: Connection, columns: Sequence[Sequence[Any]]) -> list[Pulse]:
-    """Write a batch of heartbeats, at most one of each workspace; absent and removed ones are left out."""
+    """Write a batch of heartbeats; those of absent and removed workspaces and without proof are left out."""
     return [Pulse(**dict(row)) for row in await connection.fetch(BEAT, *columns)]
 
 
