@@ -13,9 +13,13 @@ import typer
 from molecule_ai.host import serve as host
 from molecule_ai.host.lock import AlreadyRunning
 from molecule_ai.host.postgres import PostgresFailed
+from molecule_ai.host.workers import WorkersFailed
+from molecule_ai.kernel.errors import DatastoreUnavailable
 from molecule_ai.kernel.migrations import ChangedMigration
 from molecule_ai.server.settings import BadSetting
 from molecule_ai.server.tokens.bootstrap import admin_token
+
+_TOLD = (AlreadyRunning, BadSetting, ChangedMigration, DatastoreUnavailable, PostgresFailed, WorkersFailed)
 
 
 def serve(*, port: int, workers: int, home: str) -> None:
@@ -53,7 +57,7 @@ def up(*, port: int, workers: int, home: str) -> None:
 def _run(overrides: dict[str, str], *, with_agents: bool = False) -> None:
     try:
         host.run(host.prepare(overrides), with_agents=with_agents)
-    except (AlreadyRunning, BadSetting, ChangedMigration, PostgresFailed, host.WorkersFailed) as problem:
+    except _TOLD as problem:
         typer.echo(f"Error: {problem}", err=True)
         raise typer.Exit(1) from problem
 

@@ -11,22 +11,21 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from granian import Granian
 from granian.constants import Interfaces, Loops
 
 from molecule_ai.kernel import log, migrations
+from molecule_ai.kernel.db import AWAY
+from molecule_ai.kernel.errors import DatastoreUnavailable
 from molecule_ai.kernel.parent import PARENT
 from molecule_ai.server.settings import Settings, load_dotenv, read
 
 from .lock import HomeLock
 from .postgres import EmbeddedPostgres
+from .workers import Workers, WorkersFailed
 
 _SHUTDOWN_SECONDS = 30
-_MIN_LIFE_SECONDS = 15.0  # Granian needs less to give up on workers that cannot start
-
-
-class WorkersFailed(Exception):
-    """No worker can be kept alive."""
+_DATABASE_SECONDS = 30.0
+_RETRY_SECONDS = 0.2
 
 
 def prepare(overrides: Mapping[str, str]) -> Settings:
@@ -59,45 +58,45 @@ def run(settings: Settings, *, with_agents: bool = False) -> None:
         os.environ["PORT"] = str(settings.port)
         os.environ["WORKERS"] = str(settings.workers)
         os.environ[PARENT] = str(os.getpid())
-        asyncio.run(migrations.upgrade(os.environ["DATABASE_URL"], migrations.load()))
+        asyncio.run(_migrate(os.environ["DATABASE_URL"]))
         _load_what_workers_share()
         _serve(settings)
 
 
-def _serve(settings: Settings) -> None:
-    """Serve until a signal. Raises `WorkersFailed`.
-
-    A worker that dies is replaced. When replacements die, too, Granian gives up: then all are started
-    anew, unless they have died from the beginning.
-    """
+async def _migrate(dsn: str) -> None:
+    """Bring the schema up to date; a database that is on its way up, or up again, is waited for."""
+    deadline = time.monotonic() + _DATABASE_SECONDS
     while True:
-        began = time.monotonic()
-        server = Granian(
-            "molecule_ai.server.app:create",
-            factory=True,
-            address=settings.address,
-            port=settings.port,
-            interface=Interfaces.ASGI,
-            workers=settings.workers,
-            loop=Loops.uvloop,
-            respawn_failed_workers=True,
-            respawn_interval=0.5,
-            workers_kill_timeout=_SHUTDOWN_SECONDS,
-            backlog=2048,
-            # Open sockets and streams count as requests under way.
-            backpressure=settings.websocket_limit + 2048,
-            log_enabled=settings.log_level == "debug",
-        )
         try:
-            server.serve()
-        except SystemExit:
-            if server.interrupt_signal:
-                return
+            await migrations.upgrade(dsn, migrations.load())
+        except AWAY as away:
+            if time.monotonic() > deadline:
+                raise DatastoreUnavailable from away
+            await asyncio.sleep(_RETRY_SECONDS)
         else:
             return
-        if time.monotonic() - began < _MIN_LIFE_SECONDS:
-            raise WorkersFailed("the workers ended as soon as they were started; the log says why")
-        log.get().error("workers_kept_dying", action="starting all of them anew")
+
+
+def _serve(settings: Settings) -> None:
+    """Serve until a signal. Raises `WorkersFailed`."""
+    server = Workers(
+        "molecule_ai.server.app:create",
+        factory=True,
+        address=settings.address,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers,
+        loop=Loops.uvloop,
+        respawn_interval=0.5,
+        workers_kill_timeout=_SHUTDOWN_SECONDS,
+        backlog=2048,
+        # Open sockets and streams count as requests under way.
+        backpressure=settings.websocket_limit + 2048,
+        log_enabled=settings.log_level == "debug",
+    )
+    server.serve()
+    if server.is_hopeless:
+        raise WorkersFailed("the workers ended as soon as they were started; the log says why")
 
 
 def free_port(wanted: int, address: str) -> int:
