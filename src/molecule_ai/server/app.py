@@ -50,6 +50,7 @@ class Server(Rooms):
         """Connect; with `engines` also start what runs in the background."""
         await self.db.open()
         await self.agents.open()
+        await self.sessions.open()
         self.identities.accept_bootstrap(bootstrap_token(self.settings))
         self.buckets.share(self.settings.home / "workers")
         if engines:
@@ -67,6 +68,7 @@ class Server(Rooms):
         await self.couriers.stop()
         await self.proxy.drain()
         await self.agents.close()
+        await self.sessions.close()
         await self.reconciler.stop()
         await self.provisioner.close()
         await self.identities.flush()

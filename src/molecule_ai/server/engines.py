@@ -30,6 +30,8 @@ def start(rooms: Rooms) -> None:
     supervisor.run("hub", rooms.hub.run)
     supervisor.run("notifications", rooms.notifications.run)
     supervisor.run("token-usage", rooms.identities.run)
+    if rooms.sessions.is_enabled:
+        supervisor.add(rooms.sessions)
     _start_retention(rooms)
     _start_lifecycle(rooms)
     _start_messages(rooms)

@@ -27,6 +27,7 @@ from .approvals.service import Approvals
 from .approvals.service import Policy as ApprovalPolicy
 from .auth.gatekeeper import Gatekeeper
 from .auth.identities import Identities
+from .auth.sessions import Sessions
 from .delegations.log import DelegationLog
 from .delegations.service import Delegations
 from .edge.buckets import Buckets
@@ -111,7 +112,8 @@ class Rooms:
         self.supervisor = Supervisor(self.clock)
         self.notifications = Notifications(self.db)
         self.identities = Identities(self.db, settings)
-        self.gatekeeper = Gatekeeper(self.identities, settings)
+        self.sessions = Sessions(settings.cp_upstream_url, settings.molecule_org_slug)
+        self.gatekeeper = Gatekeeper(self.identities, self.sessions, settings)
         self.events = Events(self.db, self.clock)
         self.tree = Tree(self.db)
         self.base_url = (settings.external_platform_url or settings.agent_platform_url).rstrip("/")

@@ -29,6 +29,36 @@ class InvalidWorkspaceToken(Unauthenticated):
     code = "invalid_workspace_token"
 
 
+class InvalidSession(Unauthenticated):
+    """invalid session"""
+
+    code = "invalid_session"
+
+
+class OriginNotAllowed(NotPermitted):
+    """origin not allowed"""
+
+    code = "origin_not_allowed"
+
+
+class RoleTooLow(NotPermitted):
+    """not permitted for this role"""
+
+    code = "role_too_low"
+
+
+class NotYourWorkspace(NotPermitted):
+    """this key is bound to other workspaces"""
+
+    code = "key_bound_elsewhere"
+
+
+class SocketCredentialsRequired(Unauthenticated):
+    """websocket credentials required"""
+
+    code = "websocket_credentials_required"
+
+
 class MissingCallerToken(Unauthenticated):
     """missing caller auth token"""
 

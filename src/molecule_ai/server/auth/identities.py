@@ -67,6 +67,8 @@ class Identities:
             token_id=found.id,
             prefix=found.prefix,
             org_anchor=found.org_id,
+            role=found.role,
+            workspace_ids=found.workspace_ids,
         )
 
     async def note_use(self, token_id: UUID, *, rotates: bool) -> None:
@@ -86,7 +88,7 @@ class Identities:
     async def has_operator(self, db: Connection) -> bool:
         """Whether an operator has set up a credential: then no agent answers its own questions."""
         settings = self._settings
-        if self._admin_tokens or settings.strict or settings.molecule_org_id:
+        if self._admin_tokens or settings.strict or settings.molecule_org_id or settings.cp_upstream_url:
             return True
         return await store.any_org_key(db)
 

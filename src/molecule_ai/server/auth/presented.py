@@ -21,6 +21,16 @@ def bearer_of(connection: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def cookie_of(connection: Request, name: str) -> str:
+    """The value of the first cookie of this name, or ""."""
+    for header in connection.headers.getall("cookie", []):
+        for pair in header.split(";"):
+            found, _, value = pair.strip().partition("=")
+            if found == name:
+                return value.strip()
+    return ""
+
+
 def parse_uuid(text: str) -> UUID | None:
     """A UUID in its 36-character form, any case; None for anything else."""
     if len(text) != 36:

@@ -21,6 +21,14 @@ class Kind(StrEnum):
     SYSTEM = "system"  # the server's own engines
 
 
+class Role(StrEnum):
+    """What an admin-level caller may do (contract 01 §24 row 34, 07 §6)."""
+
+    ADMIN = "admin"
+    EDITOR = "editor"  # everything but /admin, /settings/secrets and /org/tokens
+    READER = "reader"  # of that, only what changes nothing
+
+
 class Principal(Struct, frozen=True, kw_only=True):
     """The authenticated caller of one request."""
 
@@ -30,6 +38,9 @@ class Principal(Struct, frozen=True, kw_only=True):
     prefix: str = ""
     user_id: str = ""
     org_anchor: UUID | None = None
+    role: Role = Role.ADMIN
+    # An org key may be bound to some workspaces; None: the whole organization.
+    workspace_ids: tuple[UUID, ...] | None = None
     # A2A and discovery: the workspace named in X-Workspace-ID, once it is proven.
     acting_for: UUID | None = None
 
@@ -37,6 +48,15 @@ class Principal(Struct, frozen=True, kw_only=True):
     def is_admin(self) -> bool:
         """Tenant-wide power: contract 01 §4, "admin-level"."""
         return self.kind in {Kind.ADMIN, Kind.ORG_KEY, Kind.SESSION, Kind.BOOTSTRAP, Kind.SYSTEM}
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether something admin-level may be refused to it: see `powers`."""
+        return self.role is not Role.ADMIN or self.workspace_ids is not None
+
+    def reaches(self, *workspace_ids: UUID) -> bool:
+        """Whether its binding covers all of these."""
+        return self.workspace_ids is None or set(workspace_ids) <= set(self.workspace_ids)
 
     @property
     def label(self) -> str:

@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from molecule_ai.kernel.db import Connection, many
 
+from .principal import Role
+
 
 class Credential(Struct, frozen=True):
     """What a live bearer proves. `workspace_id` is null for an org API key."""
@@ -19,19 +21,23 @@ class Credential(Struct, frozen=True):
     workspace_id: UUID | None
     org_id: UUID | None
     scopes: tuple[str, ...] | None
+    role: Role
+    workspace_ids: tuple[UUID, ...] | None
     rotates: bool
 
 
 # A rotated agent token carries `expires_at`; its successor's first use ends it (contract 02 §21.45).
 FIND_CREDENTIALS = """
     SELECT t.token_hash, t.id, t.prefix, t.workspace_id, NULL::uuid AS org_id, t.scopes,
+           'admin' AS role, NULL::uuid[] AS workspace_ids,
            t.kind = 'agent' AND t.last_used_at IS NULL AS rotates
       FROM workspace_auth_tokens t JOIN workspaces w ON w.id = t.workspace_id
      WHERE t.token_hash = ANY($1) AND t.revoked_at IS NULL AND w.status <> 'removed'
        AND (t.expires_at IS NULL OR t.expires_at > now())
     UNION ALL
-    SELECT token_hash, id, prefix, NULL, org_id, NULL, false
-      FROM org_api_tokens WHERE token_hash = ANY($1) AND revoked_at IS NULL"""
+    SELECT token_hash, id, prefix, NULL, org_id, NULL, role, workspace_ids, false
+      FROM org_api_tokens
+     WHERE token_hash = ANY($1) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"""
 
 
 async def find_credentials(connection: Connection, hashes: Sequence[bytes]) -> list[Credential]:
@@ -59,7 +65,8 @@ async def touch(connection: Connection, token_ids: Sequence[UUID]) -> None:
 ANY_CREDENTIAL = """
     SELECT EXISTS (SELECT 1 FROM workspace_auth_tokens t JOIN workspaces w ON w.id = t.workspace_id
                     WHERE t.revoked_at IS NULL AND w.status <> 'removed')
-        OR EXISTS (SELECT 1 FROM org_api_tokens WHERE revoked_at IS NULL)"""
+        OR EXISTS (SELECT 1 FROM org_api_tokens
+                    WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))"""
 
 
 async def any_credential(connection: Connection) -> bool:
@@ -99,7 +106,9 @@ async def find_bindings(connection: Connection, ids: Sequence[UUID]) -> list[Bin
     return await many(connection, Binding, FIND_BINDINGS, ids)
 
 
-ANY_ORG_KEY = "SELECT EXISTS (SELECT 1 FROM org_api_tokens WHERE revoked_at IS NULL)"
+ANY_ORG_KEY = """
+    SELECT EXISTS (SELECT 1 FROM org_api_tokens
+                    WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))"""
 
 
 async def any_org_key(connection: Connection) -> bool:

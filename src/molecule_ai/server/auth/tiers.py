@@ -31,9 +31,12 @@ class Tier(Enum):
     @property
     def raises(self) -> tuple[type[ApiError], ...]:
         """The refusals that the gatekeeper itself may answer on this tier."""
-        return _RAISES.get(self, ())
+        refused = _RAISES.get(self, ())
+        return (*refused, *_LIMITED) if refused else ()
 
 
+# What a session or a narrowed key may be refused with once it is known.
+_LIMITED = (errors.OriginNotAllowed, errors.RoleTooLow, errors.NotYourWorkspace)
 _WORKSPACE = (
     errors.MissingWorkspaceToken,
     errors.InvalidWorkspaceToken,
@@ -56,6 +59,7 @@ _RAISES: dict[Tier, tuple[type[ApiError], ...]] = {
     Tier.CANVAS_OR_BEARER: (errors.AdminAuthRequired, errors.InvalidAdminToken, DatastoreUnavailable),
     Tier.REGISTRY: (errors.MissingWorkspaceToken, errors.InvalidWorkspaceToken, DatastoreUnavailable),
     Tier.DISCOVERY: (
+        errors.InvalidSession,
         errors.MissingWorkspaceToken,
         errors.InvalidWorkspaceToken,
         errors.InvalidWorkspaceId,
@@ -83,5 +87,10 @@ _RAISES: dict[Tier, tuple[type[ApiError], ...]] = {
         errors.InvalidWorkspaceId,
         DatastoreUnavailable,
     ),
-    Tier.SOCKET: (errors.MissingWorkspaceToken, errors.InvalidWorkspaceToken, DatastoreUnavailable),
+    Tier.SOCKET: (
+        errors.SocketCredentialsRequired,
+        errors.MissingWorkspaceToken,
+        errors.InvalidWorkspaceToken,
+        DatastoreUnavailable,
+    ),
 }

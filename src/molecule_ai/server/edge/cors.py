@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from molecule_ai.kernel.errors import NotPermitted
+from molecule_ai.server.auth.errors import OriginNotAllowed
 
 from .answers import Answer, failure
 from .facts import Facts
@@ -21,12 +21,6 @@ _VARY_PREFLIGHT = (
     (b"vary", b"Access-Control-Request-Method"),
     (b"vary", b"Access-Control-Request-Headers"),
 )
-
-
-class OriginNotAllowed(NotPermitted):
-    """origin not allowed"""
-
-    code = "origin_not_allowed"
 
 
 class Cors:

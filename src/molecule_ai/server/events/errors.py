@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from molecule_ai.kernel.errors import Gone, InvalidRequest, NotPermitted, Unavailable
-
-
-class OriginNotAllowed(NotPermitted):
-    """origin not allowed"""
-
-    code = "origin_not_allowed"
+from molecule_ai.kernel.errors import Gone, InvalidRequest, Unavailable
 
 
 class UpgradeRequired(InvalidRequest):

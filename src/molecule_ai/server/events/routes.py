@@ -9,7 +9,7 @@ from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from molecule_ai.kernel.http import FromPath, Here, get, post
-from molecule_ai.server.auth.errors import InvalidWorkspaceId
+from molecule_ai.server.auth.errors import InvalidWorkspaceId, OriginNotAllowed
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
 
@@ -95,7 +95,7 @@ async def create_ticket(tickets: Here[Tickets], caller: Here[Principal]) -> Tick
     return await tickets.issue(caller)
 
 
-@get("/ws", Tier.SOCKET, errors=[errors.UpgradeRequired, errors.OriginNotAllowed], tags=_TAGS)
+@get("/ws", Tier.SOCKET, errors=[errors.UpgradeRequired, OriginNotAllowed], tags=_TAGS)
 async def open_socket() -> None:
     """Receive events over a WebSocket; each message is one event, or with `molecule.batch.v1` an array."""
     raise errors.UpgradeRequired

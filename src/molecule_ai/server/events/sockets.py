@@ -18,7 +18,7 @@ from litestar.connection import ASGIConnection
 from molecule_ai.kernel import log
 from molecule_ai.kernel.db import Database
 from molecule_ai.kernel.errors import ApiError
-from molecule_ai.server.auth.errors import InvalidAdminToken
+from molecule_ai.server.auth.errors import InvalidAdminToken, OriginNotAllowed
 from molecule_ai.server.auth.gatekeeper import Gatekeeper
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
@@ -26,7 +26,7 @@ from molecule_ai.server.workspaces.tree import Tree
 
 from . import store
 from .delivery import Delivery, batch, from_row, resync
-from .errors import InvalidSince, NotListening, OriginNotAllowed, TooManySockets
+from .errors import InvalidSince, NotListening, TooManySockets
 from .hub import TOO_LARGE, TOO_SLOW, Hub
 from .outbox import Outbox
 from .relay import Relay

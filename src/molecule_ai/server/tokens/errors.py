@@ -31,3 +31,21 @@ class UnknownScope(InvalidRequest):
     """unknown scope"""
 
     code = "unknown_scope"
+
+
+class InvalidExpiry(InvalidRequest):
+    """expires_in_days must be between 1 and 3650"""
+
+    code = "invalid_expiry"
+
+
+class UnknownRole(InvalidRequest):
+    """role must be admin, editor or reader"""
+
+    code = "unknown_role"
+
+
+class InvalidBinding(InvalidRequest):
+    """workspace_ids must name 1 to 100 workspaces of this organization"""
+
+    code = "invalid_binding"

@@ -13,7 +13,16 @@ from molecule_ai.server.auth.errors import InvalidWorkspaceId, WorkspaceNotFound
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
 
-from .errors import MintLimited, NameTooLong, TokenNotFound, TooManyTokens, UnknownScope
+from .errors import (
+    InvalidBinding,
+    InvalidExpiry,
+    MintLimited,
+    NameTooLong,
+    TokenNotFound,
+    TooManyTokens,
+    UnknownRole,
+    UnknownScope,
+)
 from .schemas import (
     OrgKeyCreate,
     OrgKeyMinted,
@@ -111,7 +120,7 @@ async def _forgive_body(request: ApiRequest) -> None:
 @post(
     "/org/tokens",
     Tier.ADMIN,
-    errors=[NameTooLong, MintLimited],
+    errors=[NameTooLong, InvalidExpiry, UnknownRole, InvalidBinding, MintLimited],
     tags=_TAGS,
     response_headers=_SECRET,
     before_request=_forgive_body,

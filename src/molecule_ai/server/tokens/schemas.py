@@ -77,6 +77,20 @@ class OrgKeyCreate(Struct, frozen=True):
     """An unnamed key is fine too."""
 
     name: Annotated[str | None, Meta(description="A label of at most 100 characters.")] = None
+    expires_in_days: Annotated[
+        int | None, Meta(description="1 to 3650; absent: until revoked. A key never outlives its minter.")
+    ] = None
+    role: Annotated[
+        str | None,
+        Meta(
+            description="`admin` (default), `editor` (without `/admin`, `/settings/secrets` and "
+            "`/org/tokens`) or `reader` (of that, what changes nothing)."
+        ),
+    ] = None
+    workspace_ids: Annotated[
+        list[UUID] | None,
+        Meta(description="1 to 100 workspaces; the key then opens only what is about these."),
+    ] = None
 
 
 class OrgKeyMinted(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -89,6 +103,9 @@ class OrgKeyMinted(Struct, frozen=True, omit_defaults=True, kw_only=True):
     warning: Annotated[str, Meta(examples=[COPY_IT])]
     created_by: Annotated[str, Meta(examples=["admin-token"])]
     created_at: datetime
+    expires_at: datetime | None = None
+    role: Annotated[str | None, Meta(description="Absent: `admin`.")] = None
+    workspace_ids: list[UUID] | None = None
 
 
 class OrgKey(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -101,6 +118,9 @@ class OrgKey(Struct, frozen=True, omit_defaults=True, kw_only=True):
     org_id: Annotated[UUID | None, Meta(description="The root workspace that the key is bound to.")] = None
     created_by: Annotated[str | None, Meta(examples=["org-token:Pq7_xY2k"])] = None
     last_used_at: datetime | None = None
+    expires_at: datetime | None = None
+    role: Annotated[str | None, Meta(description="Absent: `admin`.")] = None
+    workspace_ids: list[UUID] | None = None
 
 
 class OrgKeys(Struct, frozen=True):

@@ -12,11 +12,20 @@ from molecule_ai.kernel.clock import Ids
 from molecule_ai.kernel.crypto import PREFIX_CHARS, mint_token, sha256
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.server.auth.errors import WorkspaceNotFound
-from molecule_ai.server.auth.principal import Principal
+from molecule_ai.server.auth.principal import Principal, Role
 from molecule_ai.server.events.service import Events
 
 from . import store
-from .errors import MintLimited, NameTooLong, TokenNotFound, TooManyTokens, UnknownScope
+from .errors import (
+    InvalidBinding,
+    InvalidExpiry,
+    MintLimited,
+    NameTooLong,
+    TokenNotFound,
+    TooManyTokens,
+    UnknownRole,
+    UnknownScope,
+)
 from .schemas import (
     COPY_IT,
     SAVE_IT,
@@ -35,6 +44,8 @@ Kind = Literal["agent", "user", "external"]
 MAX_LIVE = 50
 MAX_MINTS_PER_HOUR = 10
 _MAX_NAME = 100
+_MAX_DAYS = 3650
+_MAX_BOUND = 100
 _DEFAULT_PAGE = 50
 _MAX_PAGE = 200
 
@@ -140,8 +151,10 @@ class Tokens:
         The limit is counted in the table, so it holds across replicas and restarts
         (contract 01 §16.2).
         """
-        name = (wish.name if wish else None) or ""
+        wish = wish or OrgKeyCreate()
+        name = wish.name or ""
         _check_name(name)
+        limits = _key_limits(wish)
         plaintext, new = self._new("user", caller.label, name or None, None)
         async with self._db.transaction() as tx:
             mints = await store.mints_within_the_hour(tx, caller.label, address)
@@ -150,8 +163,10 @@ class Tokens:
             headers = _limit_headers(max(0, left - 1), reset)
             if left <= 0:
                 raise MintLimited(headers=headers, retry_after=reset)
-            created_at = await store.insert_key(tx, new, address, caller.org_anchor)
-            facts = {"token_id": new.id, "prefix": new.prefix, "name": name}
+            if limits.workspace_ids and await store.absent_workspaces(tx, limits.workspace_ids):
+                raise InvalidBinding
+            times = await store.insert_key(tx, new, address, caller.org_anchor, caller.token_id, limits)
+            facts = {"token_id": new.id, "prefix": new.prefix, "name": name, "role": limits.role}
             await self._events.append(tx, "org_token.mint", None, facts, actor=caller.label)
         return OrgKeyMinted(
             id=new.id,
@@ -160,7 +175,10 @@ class Tokens:
             auth_token=plaintext,
             warning=COPY_IT,
             created_by=caller.label,
-            created_at=created_at,
+            created_at=times.created_at,
+            expires_at=times.expires_at,
+            role=None if limits.role == Role.ADMIN else limits.role,
+            workspace_ids=limits.workspace_ids,
         ), headers
 
     async def revoke_org_key(self, caller: Principal, key_id: UUID) -> None:
@@ -183,6 +201,19 @@ class Tokens:
 def _check_name(name: str | None) -> None:
     if len(name or "") > _MAX_NAME:
         raise NameTooLong
+
+
+def _key_limits(wish: OrgKeyCreate) -> store.KeyLimits:
+    """What the wish asks for. Raises `InvalidExpiry`, `UnknownRole`, `InvalidBinding`."""
+    days, named = wish.expires_in_days, wish.workspace_ids
+    if days is not None and not 1 <= days <= _MAX_DAYS:
+        raise InvalidExpiry
+    role = wish.role or Role.ADMIN
+    if role not in frozenset(Role):
+        raise UnknownRole
+    if named is not None and not 1 <= len(named) <= _MAX_BOUND:
+        raise InvalidBinding
+    return store.KeyLimits(days, role, named)
 
 
 def _bounded(text: str | None, default: int, *, lowest: int, highest: int) -> int:

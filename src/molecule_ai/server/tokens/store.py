@@ -120,7 +120,9 @@ DEAD = """
      WHERE NOT EXISTS (SELECT 1 FROM workspace_auth_tokens t JOIN workspaces w ON w.id = t.workspace_id
                         WHERE t.id = asked.id AND t.revoked_at IS NULL AND w.status <> 'removed'
                           AND (t.expires_at IS NULL OR t.expires_at > now()))
-       AND NOT EXISTS (SELECT 1 FROM org_api_tokens o WHERE o.id = asked.id AND o.revoked_at IS NULL)"""
+       AND NOT EXISTS (SELECT 1 FROM org_api_tokens o
+                        WHERE o.id = asked.id AND o.revoked_at IS NULL
+                          AND (o.expires_at IS NULL OR o.expires_at > now()))"""
 
 
 async def dead(connection: Connection, token_ids: Sequence[UUID]) -> set[UUID]:
@@ -149,21 +151,64 @@ async def mints_within_the_hour(tx: Connection, created_by: str, address: str) -
     return await one(tx, Mints, MINTS, created_by, address)
 
 
+class KeyLimits(Struct, frozen=True):
+    """What narrows a new key; nothing by default."""
+
+    expires_in_days: int | None
+    role: str
+    workspace_ids: list[UUID] | None
+
+
+# A key does not outlive the one that minted it.
 INSERT_KEY = """
-    INSERT INTO org_api_tokens (id, token_hash, prefix, name, created_by, created_from, org_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING created_at"""
+    INSERT INTO org_api_tokens (id, token_hash, prefix, name, created_by, created_from, org_id,
+                                expires_at, role, workspace_ids)
+    VALUES ($1, $2, $3, $4, $5, $6, $7,
+            LEAST(now() + $8::int * interval '1 day', (SELECT expires_at FROM org_api_tokens WHERE id = $9)),
+            $10, $11)
+    RETURNING created_at, expires_at"""
 
 
-async def insert_key(tx: Connection, new: NewToken, address: str, org_id: UUID | None) -> datetime:
-    created_at: datetime = await tx.fetchval(
-        INSERT_KEY, new.id, new.token_hash, new.prefix, new.name, new.created_by, address, org_id
+class KeyTimes(Struct, frozen=True):
+    """When a key was made and when it ends."""
+
+    created_at: datetime
+    expires_at: datetime | None
+
+
+async def insert_key(
+    tx: Connection,
+    new: NewToken,
+    address: str,
+    org_id: UUID | None,
+    minted_with: UUID | None,
+    wish: KeyLimits,
+) -> KeyTimes:
+    return await one(
+        tx,
+        KeyTimes,
+        INSERT_KEY,
+        *(new.id, new.token_hash, new.prefix, new.name, new.created_by, address, org_id),
+        *(wish.expires_in_days, minted_with, wish.role, wish.workspace_ids),
     )
-    return created_at
+
+
+ABSENT = """
+    SELECT asked.id FROM unnest($1::uuid[]) AS asked (id)
+     WHERE NOT EXISTS (SELECT 1 FROM workspaces w WHERE w.id = asked.id AND w.status <> 'removed')"""
+
+
+async def absent_workspaces(tx: Connection, workspace_ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these are no workspaces of this organization."""
+    return [row["id"] for row in await tx.fetch(ABSENT, workspace_ids)]
 
 
 LIST_KEYS = """
-    SELECT id, prefix, name, org_id, created_by, created_at, last_used_at FROM org_api_tokens
-     WHERE revoked_at IS NULL ORDER BY created_at DESC, id LIMIT 500"""
+    SELECT id, prefix, name, org_id, created_by, created_at, last_used_at, expires_at, workspace_ids,
+           NULLIF(role, 'admin') AS role
+      FROM org_api_tokens
+     WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+     ORDER BY created_at DESC, id LIMIT 500"""
 
 
 async def list_keys(connection: Connection) -> list[OrgKey]:
@@ -172,7 +217,7 @@ async def list_keys(connection: Connection) -> list[OrgKey]:
 
 REVOKE_KEY = """
     UPDATE org_api_tokens SET revoked_at = now(), revoked_by = $2
-     WHERE id = $1 AND revoked_at IS NULL RETURNING prefix"""
+     WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) RETURNING prefix"""
 
 
 class _Revoked(Struct, frozen=True):
