@@ -16,6 +16,10 @@ PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 # Where the tests are: make test-fast T=tests/server/orgs
 T ?= tests
+# Runtimes with a library of their own, each with an extra in pyproject.toml and a file in locks/.
+RUNTIMES := autogen claude-code crewai deepagents google-adk openai-agents
+# One of them for make test-adapters; empty: all.
+ADAPTER ?=
 # Non-empty: the demo leaves after its summary instead of serving on.
 ONCE ?=
 
@@ -41,6 +45,9 @@ test: check test-parallel test-serial test-postgres-15 ## Everything CI runs: li
 .PHONY: test-fast
 test-fast: setup ## The quick tests only (T=path ARGS='-k name')
 	@$(PYTEST) -q -n 2 --dist loadgroup -m "not slow and not serial" $(ARGS) $(T)
+
+.PHONY: test-adapters
+test-adapters: $(addprefix test-adapter-,$(or $(ADAPTER),$(RUNTIMES))) ## Runtimes against their real libraries (ADAPTER=crewai for one)
 
 .PHONY: check
 check: lint types drift ## Lint, types and generated files, without the tests
@@ -77,12 +84,12 @@ db: setup ## Show the migrations and which of them are applied
 	@$(MOLECULE) db status $(ARGS)
 
 .PHONY: lock
-lock: setup ## Resolve the dependencies anew and write both lock files
+lock: setup ## Resolve the dependencies anew and write the lock files (ARGS=crewai for one runtime)
 	@scripts/lock $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the virtual environment and every cache
-	@rm -rf .venv .setup.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-adapters .setup.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
@@ -103,6 +110,12 @@ test-parallel: setup
 .PHONY: test-serial
 test-serial: setup
 	@$(PYTEST) -q -m serial $(ARGS) $(T) || [ $$? -eq 5 ]
+
+# Each library lives in an environment of its own, because they do not agree on versions.
+.PHONY: $(addprefix test-adapter-,$(RUNTIMES))
+$(addprefix test-adapter-,$(RUNTIMES)): test-adapter-%: setup
+	@scripts/adapter-env $*
+	@MOLECULE_TEST_ADAPTER=$* .venv-adapters/$*/bin/python -m pytest -q -p no:cacheprovider $(ARGS) tests/adapters
 
 # For the pre-commit hook.
 .PHONY: house

@@ -12,6 +12,7 @@ import pytest
 from molecule_ai.runtime.adapters.base import AdapterContext, TaskFailed
 from molecule_ai.runtime.adapters.command import CommandAdapter
 from molecule_ai.runtime.config import AgentConfig, RuntimeConfig
+from molecule_ai.runtime.keeping import Keeping
 from molecule_ai.runtime.messages import AgentTask, Reply
 
 
@@ -28,6 +29,7 @@ def run(tmp_path):
             role="r",
             model="some:model",
             tools=(),
+            sessions=Keeping(None, str),
             config_dir=tmp_path,
             workspace_dir=tmp_path,
             environ={"PATH": os.environ["PATH"], "AGENT_LISTEN_FD": "9", "A_SECRET": "s"},

@@ -7,6 +7,7 @@ import pytest
 from molecule_ai.runtime.adapters import load_adapter
 from molecule_ai.runtime.adapters.base import AdapterContext
 from molecule_ai.runtime.config import parse_config
+from molecule_ai.runtime.keeping import Keeping
 from molecule_ai.runtime.preflight import NotConfigured, check
 
 
@@ -17,7 +18,12 @@ from molecule_ai.runtime.preflight import NotConfigured, check
         ("name: [", {}, "config.yaml is not valid YAML"),
         ({"a2a": {"port": "many"}}, {}, "a2a.port"),
         ({"runtime": "echo", "runtime_config": {"required_env": ["B_KEY", "A_KEY"]}}, {}, "A_KEY, B_KEY"),
-        ({"runtime": "langgraph", "model": "anthropic:claude"}, {}, "langchain-anthropic"),
+        ({"runtime": "langgraph", "model": "anthropic:claude"}, {}, "needs ANTHROPIC_API_KEY"),
+        (
+            {"runtime": "langgraph", "model": "anthropic:claude"},
+            {"ANTHROPIC_API_KEY": "k"},
+            "langchain-anthropic",
+        ),
     ],
 )
 async def test_the_reason_is_shown_everywhere(start_agent, platform, wait_for, said, config, env, reason):
@@ -49,7 +55,12 @@ async def test_it_sends_no_prompts_and_stops_cleanly(start_agent, platform, wait
 @pytest.mark.parametrize(
     ("config", "environ", "module", "reason"),
     [
-        ({"runtime": "astrology"}, {}, "", "runtime 'astrology' has no adapter here; known: codex, command"),
+        (
+            {"runtime": "astrology"},
+            {},
+            "",
+            "'astrology' has no adapter here; known: ",
+        ),
         ({"runtime": "echo"}, {}, "no.such.module", "no.such.module"),
         ({"runtime": "echo", "a2a": {"port": 70000}}, {}, "", "a2a.port must be between 1 and 65535"),
         ({"runtime": "echo", "runtime_config": {"auth_token_file": "t"}}, {}, "", "does not exist: t"),
@@ -69,6 +80,7 @@ async def test_every_reason_is_named(tmp_path: Path, config, environ, module, re
         role="r",
         model=parsed.model,
         tools=(),
+        sessions=Keeping(None, str),
         config_dir=tmp_path,
         workspace_dir=tmp_path,
         environ=environ,

@@ -12,6 +12,7 @@ import pytest
 from molecule_ai.provisioners.base import Launch
 from molecule_ai.provisioners.process import ProcessProvisioner
 from molecule_ai.runtime.adapters import ADAPTERS
+from molecule_ai.runtime.adapters.library import LibraryAdapter
 from molecule_ai.runtime.preload import preload
 
 FORK_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="agents are forked on Linux only")
@@ -26,7 +27,9 @@ def test_asking_what_to_preload_loads_nothing():
 
 def test_every_runtime_finds_its_adapter_preloaded():
     for name, target in ADAPTERS.items():
-        assert target.partition(":")[0] in preload(name)
+        path = target if isinstance(target, str) else LibraryAdapter.__module__
+        assert path.partition(":")[0] in preload(name)
+    assert "molecule_ai.runtime.adapters.langgraph" in preload("langgraph")
 
 
 @FORK_ONLY

@@ -15,6 +15,7 @@ from molecule_ai.runtime.config import AgentConfig, InvalidConfig, load_config
 from molecule_ai.runtime.credentials import Credentials
 from molecule_ai.runtime.delegations import Delegations
 from molecule_ai.runtime.heartbeat import Heartbeat, PlatformLost, WorkspaceEnded
+from molecule_ai.runtime.keeping import Keeping
 from molecule_ai.runtime.peers import Peers
 from molecule_ai.runtime.permissions import allowed_actions
 from molecule_ai.runtime.platform import Platform, PlatformRefused, PlatformUnreachable
@@ -45,7 +46,9 @@ class Agent:
         self._settings = settings
         self._config_dir = settings.workspace_config_path
         self._credentials = Credentials(self._config_dir, settings.molecule_workspace_token)
-        self._state = AgentState(Redactor.from_environment(os.environ, self._credentials.token))
+        redact = Redactor.from_environment(os.environ, self._credentials.token)
+        self._state = AgentState(redact)
+        self._keeping = Keeping(self._config_dir, redact)
         self._platform = Platform(settings, self._credentials)
         self._peers = Peers(self._platform, settings.parent_id)
         self._delegations = Delegations(self._platform)
@@ -79,7 +82,7 @@ class Agent:
             adapter = await self._set_up()
             restore_snapshot(self._settings.snapshot_path, self._settings.workspace_id, self._state)
             if adapter is not None:
-                server.task_runner = TaskRunner(adapter, self._state, self._prompt)
+                server.task_runner = TaskRunner(adapter, self._state, self._prompt, self._keeping)
             server.failure = self._failure
             await self._live(adapter.capabilities if adapter else Capabilities())
         finally:
@@ -137,6 +140,7 @@ class Agent:
             environ=dict(os.environ),
             recursion_limit=settings.langgraph_recursion_limit,
             max_tokens=settings.max_tokens,
+            sessions=self._keeping,
         )
 
     def _tools(self) -> ToolBox:
@@ -222,6 +226,7 @@ class Agent:
         save_snapshot(path, workspace_id, self._state)
         await server.close()
         await self._platform.close()
+        self._keeping.close()
         log.info("stopped")
 
 

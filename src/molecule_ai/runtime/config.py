@@ -49,6 +49,12 @@ class ApprovalRule(Struct, kw_only=True):
     reason: str = ""
 
 
+class ComplianceConfig(Struct, kw_only=True):
+    """Bounds of one task; 0 means none."""
+
+    max_tool_calls_per_task: int = 50
+
+
 class AgentConfig(Struct, kw_only=True):
     """The keys the agent itself acts on; it ignores every other one."""
 
@@ -72,6 +78,7 @@ class AgentConfig(Struct, kw_only=True):
     a2a: A2AConfig = field(default_factory=A2AConfig)
     delegation: DelegationConfig = field(default_factory=DelegationConfig)
     rbac: RbacConfig = field(default_factory=RbacConfig)
+    compliance: ComplianceConfig = field(default_factory=ComplianceConfig)
     approvals: list[ApprovalRule] = field(default_factory=list)
 
     @property

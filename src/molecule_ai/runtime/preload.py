@@ -7,12 +7,13 @@ module itself is light: a server may ask it without becoming an agent.
 BASE = ("molecule_ai.runtime.main", "molecule_ai.runtime.protocol")
 BY_RUNTIME = {
     "langgraph": (
+        "molecule_ai.runtime.adapters.library",
         "molecule_ai.runtime.adapters.langgraph",
-        "molecule_ai.runtime.adapters.langgraph_graph",
     ),
-    "echo": ("molecule_ai.runtime.adapters.echo",),
+    "echo": ("molecule_ai.runtime.adapters.library", "molecule_ai.runtime.adapters.echo"),
 }
-PROGRAMS = ("molecule_ai.runtime.adapters.command",)
+# The other libraries start threads or are not installed; their agents get what all have in common.
+PROGRAMS = ("molecule_ai.runtime.adapters.library", "molecule_ai.runtime.adapters.command")
 
 
 def preload(runtime: str) -> tuple[str, ...]:

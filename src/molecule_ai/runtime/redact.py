@@ -1,7 +1,8 @@
 """Keep secrets out of what an agent writes down or shows."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 MIN_SECRET_LENGTH = 8  # shorter values would blank ordinary words
 SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|DSN)(_|$)", re.IGNORECASE)
@@ -41,3 +42,14 @@ class Redactor:
         for pattern, label in PATTERNS:
             text = pattern.sub(f"[REDACTED:{label}]", text)
         return text
+
+
+def redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """Return a JSON value whose texts hold no secrets."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: redacted(item, redact) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redacted(item, redact) for item in value]
+    return value

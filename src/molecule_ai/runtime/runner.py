@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from molecule_ai.runtime.adapters.base import RuntimeAdapter, TaskFailed
+from molecule_ai.runtime.keeping import Keeping
 from molecule_ai.runtime.messages import AgentEvent, AgentTask, Incoming, Outcome, Reply, ToolUsed
 from molecule_ai.runtime.origin import Origin, current_origin
 from molecule_ai.runtime.preflight import NotConfigured
 from molecule_ai.runtime.prompt import PromptBuilder
+from molecule_ai.runtime.redact import redacted
 from molecule_ai.runtime.state import AgentState
 
 log = logging.getLogger(__name__)
@@ -23,10 +26,13 @@ Listener = Callable[[AgentEvent], Awaitable[None]]
 class TaskRunner:
     """Runs tasks on the adapter. A message that arrives again gets the outcome of its first run."""
 
-    def __init__(self, adapter: RuntimeAdapter, state: AgentState, prompt: PromptBuilder) -> None:
+    def __init__(
+        self, adapter: RuntimeAdapter, state: AgentState, prompt: PromptBuilder, keeping: Keeping
+    ) -> None:
         self._adapter = adapter
         self._state = state
         self._prompt = prompt
+        self._keeping = keeping
         self._outcomes: OrderedDict[str, asyncio.Future[Outcome]] = OrderedDict()
 
     async def run(self, message: Incoming, listen: Listener) -> Outcome:
@@ -73,19 +79,22 @@ class TaskRunner:
         try:
             outcome = await self._answer(message, listen)
             self._state.say("agent", outcome.text)
+            if message.context_id:
+                self._keeping.say(message.context_id, message.text, outcome.text)
             return outcome
         except asyncio.CancelledError:
             raise
         except TaskFailed as error:
-            failure = str(error)
-            raise
+            failure = self._state.redact(str(error))
+            raise TaskFailed(failure) from error
         except NotConfigured as error:
-            failure = str(error)
+            failure = self._state.redact(str(error))
             self._state.mark_wedged(failure)
             raise TaskFailed(failure) from error
         except Exception as error:
-            log.exception("task_failed task_id=%s", message.task_id)
-            failure = f"{type(error).__name__}: {error}"
+            failure = self._state.redact(f"{type(error).__name__}: {error}")
+            trace = self._state.redact(traceback.format_exc())
+            log.error("task_failed task_id=%s error=%s\n%s", message.task_id, failure, trace)
             raise TaskFailed(failure) from error
         finally:
             self._state.end(message.task_id, failure)
@@ -98,7 +107,7 @@ class TaskRunner:
             text=message.text,
             system_prompt=await self._prompt.build(),
             message_id=message.message_id,
-            history=message.history,
+            history=message.history or self._keeping.turns(message.context_id),
             metadata=message.metadata,
         )
         trace: list[ToolUsed] = []
@@ -108,9 +117,14 @@ class TaskRunner:
                 reply = event
                 continue
             if isinstance(event, ToolUsed):
+                event = self._without_secrets(event)
                 trace.append(event)
                 self._state.say("tool", f"{event.tool}: {event.output}")
             await listen(event)
         if reply is None:
             raise TaskFailed("the runtime ended without a reply")
         return Outcome(reply.text, tuple(trace), reply.usage)
+
+    def _without_secrets(self, used: ToolUsed) -> ToolUsed:
+        redact = self._state.redact
+        return ToolUsed(used.tool, redacted(used.input, redact), redact(used.output))

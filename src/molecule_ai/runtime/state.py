@@ -28,7 +28,7 @@ class AgentState:
     """Owned by the event loop; nothing here needs a lock."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
-        self._redact = redact
+        self.redact = redact
         self._started = time.monotonic()
         self._tasks: dict[str, str] = {}
         self._finished = 0
@@ -60,7 +60,7 @@ class AgentState:
 
     def begin(self, task_id: str, text: str) -> None:
         """Note that a task starts."""
-        self._tasks[task_id] = self._redact(text)[:MAX_TASK_TEXT]
+        self._tasks[task_id] = self.redact(text)[:MAX_TASK_TEXT]
         self.idle.clear()
         self._push()
 
@@ -72,17 +72,17 @@ class AgentState:
         self._finished += 1
         if error:
             self._failed += 1
-            self._last_error = self._redact(error)[:MAX_TASK_TEXT]
+            self._last_error = self.redact(error)[:MAX_TASK_TEXT]
         self._push()
 
     def mark_wedged(self, reason: str) -> None:
         """Say that this agent lives but cannot work; the first reason stays."""
-        self._wedged = self._wedged or self._redact(reason)
+        self._wedged = self._wedged or self.redact(reason)
 
     def say(self, role: str, text: str) -> None:
         """Add a line to the transcript."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._transcript.append(Line(self._next_line, at, role, self._redact(text)[:MAX_LINE_TEXT]))
+        self._transcript.append(Line(self._next_line, at, role, self.redact(text)[:MAX_LINE_TEXT]))
         self._next_line += 1
 
     def transcript(self, since: int, limit: int) -> tuple[list[Line], int, bool]:

@@ -3,16 +3,21 @@
 import importlib
 
 from molecule_ai.runtime.adapters.base import RuntimeAdapter
+from molecule_ai.runtime.adapters.library import Library, LibraryAdapter
 from molecule_ai.runtime.preflight import NotConfigured
 
-ADAPTERS = {
-    "langgraph": "molecule_ai.runtime.adapters.langgraph:LangGraphAdapter",
-    "echo": "molecule_ai.runtime.adapters.echo:EchoAdapter",
-    "command": "molecule_ai.runtime.adapters.command:CommandAdapter",
-    "codex": "molecule_ai.runtime.adapters.command:CommandAdapter",
-    "gemini-cli": "molecule_ai.runtime.adapters.command:CommandAdapter",
-    "hermes": "molecule_ai.runtime.adapters.command:CommandAdapter",
-    "openclaw": "molecule_ai.runtime.adapters.command:CommandAdapter",
+HERE = "molecule_ai.runtime.adapters"
+COMMAND = f"{HERE}.command:CommandAdapter"
+
+ADAPTERS: dict[str, str | Library] = {
+    "langgraph": Library(f"{HERE}.langgraph:LangGraph", ("langchain", "langgraph"), offline=True),
+    "openai-agents": Library(f"{HERE}.openai_agents:OpenAIAgents", ("agents",), "openai-agents"),
+    "echo": f"{HERE}.echo:EchoAdapter",
+    "command": COMMAND,
+    "codex": COMMAND,
+    "gemini-cli": COMMAND,
+    "hermes": COMMAND,
+    "openclaw": COMMAND,
 }
 
 
@@ -21,6 +26,8 @@ def load_adapter(runtime: str, module: str = "") -> RuntimeAdapter:
     target = f"{module}:Adapter" if module else ADAPTERS.get(runtime)
     if target is None:
         raise NotConfigured(f"runtime {runtime!r} has no adapter here; known: {', '.join(sorted(ADAPTERS))}")
+    if isinstance(target, Library):
+        return LibraryAdapter(runtime, target)
     path, _, name = target.partition(":")
     try:
         adapter: RuntimeAdapter = getattr(importlib.import_module(path), name)()

@@ -27,6 +27,14 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     channel_dispatch: bool = False
 
 
+class Sessions(Protocol):
+    """Where a runtime with conversations of its own finds the one that belongs to an A2A context."""
+
+    def session(self, context_id: str) -> str: ...
+
+    def keep_session(self, context_id: str, session_id: str) -> None: ...
+
+
 class AdapterContext(Struct, frozen=True, kw_only=True):
     """Everything an adapter may know."""
 
@@ -36,6 +44,7 @@ class AdapterContext(Struct, frozen=True, kw_only=True):
     role: str
     model: str
     tools: tuple[Tool, ...]
+    sessions: Sessions
     config_dir: Path
     workspace_dir: Path
     environ: Mapping[str, str] = field(default_factory=dict)
