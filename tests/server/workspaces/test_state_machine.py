@@ -41,7 +41,7 @@ from .machine import Killed, Machine, MachineProvisioner
 pytestmark = pytest.mark.slow
 T = TypeVar("T")
 EXAMPLES = 40
-POINTS = ("before start", "after start", "before stop", "after stop")
+POINTS = ("before start", "after record", "after start", "before stop", "after stop")
 ENDS = {
     Status.ONLINE: 1,
     Status.DEGRADED: 1,

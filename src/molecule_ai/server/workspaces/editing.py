@@ -16,7 +16,7 @@ from molecule_ai.server.auth.principal import Kind, Principal
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
 
-from . import launch_config, rules, runtimes, store
+from . import rules, runtimes, store
 from .errors import (
     FieldRequiresAdmin,
     InvalidField,
@@ -25,6 +25,7 @@ from .errors import (
     ParentCycle,
     ParentNotFound,
     PlatformHasNoParent,
+    RuntimeKindFixed,
     WorkspaceNotFound,
 )
 from .resolution import Resolver
@@ -46,7 +47,7 @@ SENSITIVE = (
 _AT_NEXT_START = ("name", "role", "tier", "runtime", "workspace_dir", "workspace_access", "parent_id")
 # Those that clients are told about: the others are seen without a restart by everybody but the agent.
 _NEEDS_RESTART = ("runtime", "workspace_dir", "workspace_access")
-_CONFIG_KEYS = ("name", "role", "tier", "runtime", "max_concurrent_tasks")
+_CONFIG_KEYS = ("name", "role", "tier", "runtime", "max_concurrent_tasks", "hibernation_idle_minutes")
 
 
 class Editing:
@@ -118,6 +119,8 @@ class Editing:
         if data.parent_id is not UNSET:
             wishes["parent_id"] = await self._parent(tx, row, data.parent_id)
         changed = {field: value for field, value in wishes.items() if getattr(row, field) != value}
+        if runtimes.EXTERNAL in (changed.get("runtime"), row.runtime if "runtime" in changed else None):
+            raise RuntimeKindFixed
         for field, value in changed.items():
             setattr(row, field, value)
         self._amend(row, changed)
@@ -138,13 +141,13 @@ class Editing:
 
     @staticmethod
     def _amend(row: Editable, changed: dict[str, Any]) -> None:
-        """Keep `config.yaml` of the next start in step with the row."""
+        """Keep `config.yaml` in step with the row, at the next start also the agent's own."""
         keys = {key: changed[key] for key in _CONFIG_KEYS if key in changed}
-        if not keys or row.runtime == runtimes.EXTERNAL or not row.launch_files:
+        if not keys or row.runtime == runtimes.EXTERNAL:
             return
         if "role" in keys:
             keys["description"] = keys["role"]
-        row.launch_files = launch_config.amend(row.launch_files, keys)
+        row.amend_config(keys)
 
     @staticmethod
     async def _lay_out(tx: Connection, workspace_id: UUID, data: WorkspaceUpdate) -> dict[str, Any]:

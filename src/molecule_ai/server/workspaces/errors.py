@@ -49,6 +49,7 @@ __all__ = [
     "ParentNotFound",
     "PlatformExists",
     "PlatformHasNoParent",
+    "RuntimeKindFixed",
     "RuntimeUnresolved",
     "StateGone",
     "StoredConfigTooLarge",
@@ -185,6 +186,12 @@ class NameTaken(Conflict):
     """a workspace with this name already exists under the same parent"""
 
     code = "NAME_TAKEN"
+
+
+class RuntimeKindFixed(Conflict):
+    """a workspace is external or managed for good; create another one"""
+
+    code = "RUNTIME_KIND_FIXED"
 
 
 class ParentCycle(Conflict):

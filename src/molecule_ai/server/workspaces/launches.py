@@ -49,7 +49,10 @@ class Launches:
         return self._git_identity(claim.name) | secrets
 
     async def require_environment(self, claim: Claim, environment: Mapping[str, str]) -> dict[str, Any]:
-        """Check that every name the configuration asks for has a value; return the configuration."""
+        """Check that every name the configuration asks for has a value; return the configuration.
+
+        It is the file that the agent will read, with what changed in the row since its last start.
+        """
         config = await self._config(claim)
         known = runtimes.registry().get(claim.runtime)
         wanted = [*_required(config), *(known.required_env if known else ())]
@@ -58,6 +61,22 @@ class Launches:
             text = f"missing required environment: {', '.join(missing)}"
             raise LaunchRefused("MISSING_ENV", text, missing=missing)
         return config
+
+    async def apply_changes(self, claim: Claim) -> None:
+        """Write what changed in the row since the last start into the agent's own `config.yaml`.
+
+        Every other key stays as it is. A file that is not there yet is written by the start; one that
+        cannot be read is left to the agent, which comes up and says so.
+        """
+        if not claim.config_changes or claim.launch_overwrite:
+            return
+        try:
+            files = self._provisioner.files(claim.id)
+            text = (await files.read(Root.CONFIGS, CONFIG)).decode(errors="replace")
+            changed = launch_config.amend({CONFIG: text}, claim.config_changes)[CONFIG]
+        except (ProvisionError, ApiError, launch_config.InvalidConfigFile):
+            return
+        await files.write(Root.CONFIGS, CONFIG, changed.encode())
 
     def build(
         self,
@@ -98,7 +117,7 @@ class Launches:
             except (ProvisionError, ApiError):
                 pass  # it has none yet
         try:
-            return launch_config.read(text)
+            return launch_config.read(launch_config.amend({CONFIG: text}, claim.config_changes)[CONFIG])
         except launch_config.InvalidConfigFile:
             return {}  # the agent comes up and says what is wrong with it
 

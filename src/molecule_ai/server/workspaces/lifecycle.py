@@ -37,12 +37,13 @@ from .lifecycle_errors import (
     NotHibernated,
     NotPausable,
     NotPaused,
+    NotStopped,
     ProvisionerNotAvailable,
 )
 from .lifecycle_schemas import BootstrapFailure, Noted, Paused, Removal, Restart, Restarted, Resumed
 from .lifecycle_store import Change, Subject
 from .relaunch import Relaunch
-from .status import Desired, Status
+from .status import STOP_FAILED, Desired, Status
 from .store import hold_tree, share_tree
 from .transitions import ALLOWED, LIVE
 
@@ -52,6 +53,7 @@ CONFIG_DEBOUNCE = timedelta(seconds=1)
 # How long an agent's word that a task has ended may come after its answer, and how often we look.
 LAST_WORD_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.1
+STOP_SECONDS = 25.0  # a stop takes a few; clients wait half a minute for an answer
 MAX_TAIL_BYTES = 8192
 CUT_MARK = "[… cut …]\n"
 BOOT_ERROR = "the machine stopped before its agent registered"
@@ -195,6 +197,22 @@ class Lifecycle:
             except HasActiveTasks:
                 if loop.time() >= patience_ends:
                     raise
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def asleep(self, workspace_id: UUID) -> Status:
+        """Wait for the end of a hibernation: the status that came of it, `hibernating` when it takes long.
+
+        Raises `NotStopped` when the agent did not end and goes on.
+        """
+        loop = asyncio.get_running_loop()
+        patience_ends = loop.time() + STOP_SECONDS
+        while True:
+            async with self._db.connection() as connection:
+                subject = _required(await store.find(connection, workspace_id))
+            if subject.status in LIVE and subject.status_reason.startswith(STOP_FAILED):
+                raise NotStopped(detail=subject.status_reason)
+            if subject.status is not Status.HIBERNATING or loop.time() >= patience_ends:
+                return subject.status
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _hibernate_now(self, caller: Principal, workspace_id: UUID, *, force: bool) -> None:

@@ -50,6 +50,12 @@ class HasActiveTasks(Conflict):
     code = "ACTIVE_TASKS"
 
 
+class NotStopped(BadGateway):
+    """the agent could not be stopped and goes on"""
+
+    code = "STOP_FAILED"
+
+
 class NotHibernated(Conflict):
     """workspace is not hibernated"""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
+from litestar import Response
 from litestar.params import QueryParameter
 
-from molecule_ai.kernel.http import FromPath, FromQuery, Here, JSONBody, get, post
+from molecule_ai.kernel.http import ApiRequest, FromPath, FromQuery, Here, JSONBody, get, post
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
 
@@ -24,6 +25,7 @@ from .lifecycle_errors import (
     NotHibernated,
     NotPausable,
     NotPaused,
+    NotStopped,
     ProvisionerNotAvailable,
 )
 from .lifecycle_schemas import (
@@ -100,18 +102,26 @@ async def resume_workspace(
 @post(
     f"{_ONE}/hibernate",
     Tier.WORKSPACE,
-    errors=[NotHibernatable, ExternalWorkspace, HasActiveTasks, ProvisionerNotAvailable],
+    errors=[NotHibernatable, ExternalWorkspace, HasActiveTasks, ProvisionerNotAvailable, NotStopped],
+    also={202: Changed},
     tags=_TAGS,
 )
 async def hibernate_workspace(
     lifecycle: Here[Lifecycle],
     caller: Here[Principal],
     workspace_id: FromPath[UUID],
+    request: ApiRequest,
     force: FromQuery[str] = "",
-) -> Changed:
-    """Stop an idle agent until a message needs it; `force=true` stops a busy one too."""
+) -> Response[Changed]:
+    """Stop an idle agent until a message needs it; `force=true` stops a busy one too.
+
+    The answer comes when the agent has ended: 202 when that takes long, or at once with
+    `Prefer: respond-async`.
+    """
     await lifecycle.hibernate(caller, workspace_id, force=force == "true")
-    return Changed(Status.HIBERNATED)
+    waits = "respond-async" not in request.headers.get("prefer", "").lower()
+    status = await lifecycle.asleep(workspace_id) if waits else Status.HIBERNATING
+    return Response(Changed(status), status_code=202 if status is Status.HIBERNATING else 200)
 
 
 @post(

@@ -75,7 +75,8 @@ MOVE = """
                           WHEN t.revived AND w.active_tasks = 0 THEN now() ELSE w.idle_since END,
         online_since = CASE WHEN t.revived THEN COALESCE(w.online_since, now())
                             WHEN $2 IN ('online', 'degraded', 'hibernating') THEN w.online_since END,
-        removed_at = CASE WHEN $2 = 'removed' THEN now() END
+        removed_at = CASE WHEN $2 = 'removed' THEN now() END,
+        slept_from = CASE WHEN $2 = 'hibernating' THEN old.status END
       FROM old, LATERAL (SELECT
           $2 IN ('provisioning', 'failed', 'paused', 'hibernated', 'removed') AS stopped,
           $2 = 'online' AND old.status <> 'degraded' AS revived) t
@@ -123,6 +124,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     parent_id: UUID | None
     max_concurrent_tasks: int
     status: Status
+    status_reason: str
     desired: Desired
     active_tasks: int
     instance_id: str | None
@@ -138,12 +140,12 @@ class Subject(Struct, frozen=True, kw_only=True):
 
 
 LOCK = """
-    SELECT id, name, role, tier, runtime, model, parent_id, max_concurrent_tasks, status, desired,
-           active_tasks, instance_id, handle, node, launch_files, last_heartbeat_at, removed_at
+    SELECT id, name, role, tier, runtime, model, parent_id, max_concurrent_tasks, status, status_reason,
+           desired, active_tasks, instance_id, handle, node, launch_files, last_heartbeat_at, removed_at
       FROM workspaces WHERE id = $1 FOR UPDATE"""
 FIND = """
-    SELECT id, name, role, tier, runtime, model, parent_id, max_concurrent_tasks, status, desired,
-           active_tasks, instance_id, handle, node, launch_files, last_heartbeat_at, removed_at
+    SELECT id, name, role, tier, runtime, model, parent_id, max_concurrent_tasks, status, status_reason,
+           desired, active_tasks, instance_id, handle, node, launch_files, last_heartbeat_at, removed_at
       FROM workspaces WHERE id = $1"""
 
 

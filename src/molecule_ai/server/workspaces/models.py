@@ -13,7 +13,7 @@ from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Events
 from molecule_ai.server.secrets.service import Restarts, Secrets
 
-from . import launch_config, models_store, resolution, rules, runtimes, store
+from . import models_store, resolution, rules, runtimes, store
 from .errors import (
     AgentNotFound,
     AgentOccupied,
@@ -191,9 +191,9 @@ class Models:
     async def _adopt(self, tx: Connection, row: Editable, model: str | None, source: str, actor: str) -> None:
         """Write the model into the row and the config of its next start; no secret overrides it then."""
         row.model, row.model_source = model, source
-        if row.launch_files and row.runtime != runtimes.EXTERNAL:
-            row.launch_files = launch_config.amend(row.launch_files, {"model": model})
-        await models_store.set_model(tx, row.id, model, source, row.launch_files)
+        if row.runtime != runtimes.EXTERNAL:
+            row.amend_config({"model": model})
+        await models_store.set_model(tx, row)
         await self._secrets.forget(tx, row.id, OVERRIDES, actor=actor)
 
     async def _succeed(self, tx: Connection, workspace_id: UUID, model: str, actor: str) -> AgentReplaced:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from molecule_ai.kernel.db import Connection, first, many, one
 
 from .models_schemas import AgentView
+from .store import Editable
 
 
 class Occupant(Struct, frozen=True, kw_only=True):
@@ -68,14 +69,14 @@ async def find_model(connection: Connection, workspace_id: UUID) -> Choice | Non
 
 
 SET_MODEL = """
-    UPDATE workspaces SET model = $2, model_source = $3, launch_files = $4, updated_at = now()
+    UPDATE workspaces SET model = $2, model_source = $3, launch_files = $4, config_changes = $5,
+           updated_at = now()
      WHERE id = $1"""
 
 
-async def set_model(
-    tx: Connection, workspace_id: UUID, model: str | None, source: str, launch_files: dict[str, str]
-) -> None:
-    await tx.execute(SET_MODEL, workspace_id, model, source, launch_files)
+async def set_model(tx: Connection, row: Editable) -> None:
+    """Write the model of the row, and the configuration that says so."""
+    await tx.execute(SET_MODEL, row.id, row.model, row.model_source, row.launch_files, row.config_changes)
 
 
 LIST = """

@@ -41,6 +41,10 @@ class Claim(Struct, frozen=True, kw_only=True):
     launch_files: dict[str, str]
     launch_overwrite: bool
     reset_session: bool
+    config_changes: dict[str, Any]
+    max_concurrent_tasks: int
+    hibernation_idle_minutes: int | None
+    slept_from: Status | None
     now: datetime
 
     @property
@@ -48,12 +52,28 @@ class Claim(Struct, frozen=True, kw_only=True):
         return self.status in (Status.ONLINE, Status.DEGRADED)
 
 
-# Rows of another machine are its own replicas' business, unless none has been seen for a minute.
+# Rows of another machine are its own replicas' business, unless none has been seen for a minute. An
+# org-wide change of configuration concerns everybody at once: of those restarts so many are under way,
+# from the claim until the agent is online, that people still get answers from the others.
 CLAIM = """
-    WITH due AS MATERIALIZED (
+    WITH changing AS (
+        SELECT id FROM workspaces
+         WHERE generation <> observed_generation AND restart_cause = 'config' AND lease_until > now()
+        UNION
+        SELECT id FROM workspaces
+         WHERE status = 'provisioning' AND status_reason = 'config'
+           AND launched_at > now() - interval '60 seconds'),
+    may_change AS MATERIALIZED (
+        SELECT id FROM workspaces
+         WHERE generation <> observed_generation AND reconcile_after <= now() AND restart_cause = 'config'
+           AND (lease_until IS NULL OR lease_until < now())
+         ORDER BY reconcile_after, id LIMIT GREATEST(0, $4 - (SELECT count(*) FROM changing))),
+    due AS MATERIALIZED (
         SELECT c.id FROM workspaces c
          WHERE c.generation <> c.observed_generation AND c.reconcile_after <= now()
            AND (c.lease_until IS NULL OR c.lease_until < now())
+           AND (c.restart_cause <> 'config' OR c.desired <> 'run'
+                OR c.id IN (SELECT id FROM may_change))
            AND (c.node IS NULL OR c.node = $1 OR NOT EXISTS (
                 SELECT 1 FROM nodes n WHERE n.id = c.node AND n.seen_at > now() - interval '60 seconds'))
          ORDER BY c.reconcile_after LIMIT $2 FOR UPDATE SKIP LOCKED)
@@ -63,12 +83,14 @@ CLAIM = """
               w.restart_cause AS cause, w.restart_asked_at AS asked_at, w.active_tasks, w.instance_id,
               w.handle, w.node, w.purge, w.name, w.role, w.tier, w.runtime, w.model, w.parent_id,
               w.workspace_dir, w.workspace_access, w.launch_files, w.launch_overwrite, w.reset_session,
+              w.config_changes, w.max_concurrent_tasks, w.hibernation_idle_minutes, w.slept_from,
               now() AS now"""
+MAX_CHANGING = 5  # contract 02 §21.13
 
 
 async def claim(tx: Connection, node: str | None, limit: int, lease: timedelta) -> list[Claim]:
     """Lease rows whose wish is not yet true, longest due first; those that others hold are skipped."""
-    return await many(tx, Claim, CLAIM, node or "", limit, lease)
+    return await many(tx, Claim, CLAIM, node or "", limit, lease, MAX_CHANGING)
 
 
 RENEW = """
@@ -86,9 +108,13 @@ class Held(Struct, frozen=True, kw_only=True):
     status: Status
     desired: Desired
     generation: int
+    last_error_rate: float
+    last_sample_error: str
 
 
-HOLD = "SELECT status, desired, generation FROM workspaces WHERE id = $1 AND lease_owner = $2 FOR UPDATE"
+HOLD = """
+    SELECT status, desired, generation, last_error_rate, last_sample_error FROM workspaces
+     WHERE id = $1 AND lease_owner = $2 FOR UPDATE"""
 
 
 async def hold(tx: Connection, claim: Claim) -> Held | None:
@@ -108,7 +134,8 @@ async def intend(tx: Connection, workspace_id: UUID, instance_id: UUID, node: st
 
 
 RECORD = """
-    UPDATE workspaces SET handle = $2, observed_generation = $3, lease_owner = NULL, lease_until = NULL,
+    UPDATE workspaces SET handle = $2, observed_generation = $3,
+           config_changes = CASE WHEN config_changes = $5 THEN '{}' ELSE config_changes END,
            url = CASE WHEN status IN ('provisioning', 'online', 'degraded') THEN $4 ELSE url END,
            launch_overwrite = launch_overwrite AND generation <> $3,
            reset_session = reset_session AND generation <> $3,
@@ -117,11 +144,21 @@ RECORD = """
      WHERE id = $1"""
 
 
-async def record(
-    tx: Connection, workspace_id: UUID, handle: dict[str, Any], generation: int, url: str
-) -> None:
-    """Keep what identifies the running agent; the wish of `generation` is fulfilled."""
-    await tx.execute(RECORD, workspace_id, handle, generation, url)
+async def record(tx: Connection, claim: Claim, handle: dict[str, Any], url: str) -> None:
+    """Keep what identifies the agent that is about to live; the lease lasts until it does."""
+    await tx.execute(RECORD, claim.id, handle, claim.generation, url, claim.config_changes)
+
+
+ADOPT = """
+    UPDATE workspaces SET runtime = $2, max_concurrent_tasks = $3, hibernation_idle_minutes = $4
+     WHERE id = $1"""
+
+
+async def adopt(tx: Connection, claim: Claim) -> None:
+    """Write what the agent's own configuration says and the row did not."""
+    await tx.execute(
+        ADOPT, claim.id, claim.runtime, claim.max_concurrent_tasks, claim.hibernation_idle_minutes
+    )
 
 
 SETTLE = """

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 
 import msgspec
@@ -28,12 +29,13 @@ from molecule_ai.server.tokens.service import Tokens
 
 from . import reconcile_store as store
 from . import transitions
+from .adoption import adopted
 from .inbound import InboundSecrets
 from .launches import Launches, LaunchRefused
 from .losses import Losses
 from .reconcile_store import Claim, Held
 from .restart_note import Notes
-from .status import Desired, Status
+from .status import STOP_FAILED, Desired, Status
 from .transitions import ALLOWED
 
 LEASE = timedelta(seconds=10)  # how long the work of a killed process waits for another one
@@ -42,11 +44,14 @@ RETRY_AFTER = timedelta(seconds=5)
 START_BUDGET_SECONDS = 180.0  # contract 02 §9.2
 BUSY_RETRY = timedelta(seconds=5)
 BUSY_PATIENCE = timedelta(minutes=5)  # a change of configuration waits so long for a task to end
-STOP_PATIENCE = timedelta(seconds=45)  # after which an agent that will not stop goes back to work
 
 
 class LeaseLost(Exception):
     """Another process has claimed the row: what we do now would be done twice."""
+
+
+class WishChanged(Exception):
+    """Nobody wants this agent any more."""
 
 
 class Reconciler:
@@ -117,6 +122,8 @@ class Reconciler:
                 await self._drive(claim)
         except LeaseLost:
             bound.info("reconcile_lease_lost")
+        except WishChanged:
+            await self._release(claim, "", timedelta())
         except DatastoreUnavailable:
             bound.warning("reconcile_interrupted")
         except LaunchRefused as refused:
@@ -162,7 +169,7 @@ class Reconciler:
         async with self._db.transaction() as tx:
             held = await self._hold(tx, claim)
             if held.desired is not Desired.RUN:
-                return await store.release(tx, claim, timedelta())
+                raise WishChanged
             await transitions.move(
                 tx,
                 self._events,
@@ -174,14 +181,15 @@ class Reconciler:
         async with self._db.connection() as connection:
             environment = await self._launches.environment(connection, claim)
         config = await self._launches.require_environment(claim, environment)
+        claim = adopted(claim, config)
         await self._end(claim)
+        await self._launches.apply_changes(claim)
         launch = await self._intend(claim, environment, wants_note=config.get("restart_context") is not False)
-        if launch is None:
-            return None
         async with asyncio.timeout(START_BUDGET_SECONDS):
-            handle = await self._provisioner.start(launch)
+            await self._provisioner.start(launch, partial(self._record, claim))
         failpoints.reach("reconciler.started")
-        return await self._record(claim, handle)
+        async with self._db.transaction() as tx:
+            await store.release(tx, claim, timedelta())
 
     async def _end(self, claim: Claim) -> None:
         """Stop whatever runs for the workspace; nothing is expected to run after this."""
@@ -193,15 +201,15 @@ class Reconciler:
         await self._provisioner.stop(claim.id, handle)
         failpoints.reach("reconciler.stopped")
 
-    async def _intend(self, claim: Claim, environment: dict[str, str], *, wants_note: bool) -> Launch | None:
-        """Record the instance that comes next, with its token; None when the wish changed meanwhile."""
+    async def _intend(self, claim: Claim, environment: dict[str, str], *, wants_note: bool) -> Launch:
+        """Record the instance that comes next, with its token. Raises `WishChanged`."""
         instance_id = self._ids.new()
         async with self._db.transaction() as tx:
             held = await self._hold(tx, claim)
             if held.desired is not Desired.RUN or held.status is not Status.PROVISIONING:
-                await store.release(tx, claim, timedelta())
-                return None
+                raise WishChanged
             await store.intend(tx, claim.id, instance_id, self._node)
+            await store.adopt(tx, claim)
             minted = await self._tokens.rotate_agent(tx, claim.id)
             inbound_secret = await self._inbound.ensure(tx, claim.id)
             if not wants_note:
@@ -212,15 +220,12 @@ class Reconciler:
         )
 
     async def _record(self, claim: Claim, handle: Handle) -> None:
-        """Keep the handle. Whoever lost the row meanwhile takes back what it started."""
-        try:
-            async with self._db.transaction() as tx:
-                await self._hold(tx, claim)
-                as_json = msgspec.to_builtins(handle)
-                await store.record(tx, claim.id, as_json, claim.generation, handle.url)
-        except LeaseLost:
-            await self._provisioner.stop(claim.id, handle)
-            raise
+        """Keep the handle of an agent that waits for leave to live; whoever lost the row gives none."""
+        async with self._db.transaction() as tx:
+            held = await self._hold(tx, claim)
+            if held.desired is not Desired.RUN:
+                raise WishChanged
+            await store.record(tx, claim, msgspec.to_builtins(handle), handle.url)
         failpoints.reach("reconciler.recorded")
 
     async def _stop(self, claim: Claim) -> None:
@@ -251,28 +256,34 @@ class Reconciler:
         failpoints.reach("reconciler.settled")
 
     async def _failed(self, claim: Claim, error: ProvisionError) -> None:
-        """A start that fails is told; a stop that fails is tried again, but nobody stays half asleep."""
-        if claim.desired is Desired.RUN:
-            tail = await self._losses.tail(claim.id)
-            await self._give_up(claim, error.code, _text(error), tail=tail)
-            return
-        if claim.desired is Desired.HIBERNATE and claim.now - claim.status_changed_at > STOP_PATIENCE:
-            await self._stay_awake(claim, str(error))
-            return
-        await self._release(claim, f"stop failed: {error}")
+        """A start that fails is told; whoever cannot be put to sleep goes on; other stops are repeated."""
+        match claim.desired:
+            case Desired.RUN:
+                tail = await self._losses.tail(claim.id)
+                await self._give_up(claim, error.code, _text(error), tail=tail)
+            case Desired.HIBERNATE:
+                await self._stay_awake(claim, str(error))
+            case _:
+                await self._release(claim, f"{STOP_FAILED}: {error}")
 
     async def _stay_awake(self, claim: Claim, error: str) -> None:
+        """Back to what it was, unless somebody wished something else meanwhile."""
         async with self._db.transaction() as tx:
-            await self._hold(tx, claim)
-            change = transitions.Change(desired=Desired.RUN)
+            held = await self._hold(tx, claim)
+            if held.generation != claim.generation:
+                await store.release(tx, claim, timedelta())
+                return
+            was = claim.slept_from or Status.ONLINE
+            ill = {"error_rate": held.last_error_rate, "sample_error": held.last_sample_error}
             await transitions.move(
                 tx,
                 self._events,
                 claim.id,
-                Status.ONLINE,
+                was,
                 only_from={Status.HIBERNATING},
-                reason=f"stop failed: {error}",
-                change=change,
+                reason=f"{STOP_FAILED}: {error}",
+                payload=ill if was is Status.DEGRADED else {},
+                change=transitions.Change(desired=Desired.RUN),
             )
             await store.settle(tx, claim.id, claim.generation, stopped=False)
 

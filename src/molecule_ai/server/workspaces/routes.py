@@ -136,6 +136,7 @@ async def get_workspace(
         errors.ParentNotFound,
         errors.PlatformHasNoParent,
         errors.UnknownRuntime,
+        errors.RuntimeKindFixed,
     ],
     tags=["workspaces"],
 )

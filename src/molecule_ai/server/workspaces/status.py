@@ -20,6 +20,9 @@ class Status(StrEnum):
     REMOVED = "removed"
 
 
+STOP_FAILED = "stop failed"  # how the reason begins of a workspace whose agent did not end
+
+
 class Desired(StrEnum):
     """What somebody asked for; the reconciler makes it true."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from molecule_ai.kernel.db import Connection, first, many
 
+from . import launch_config
 from .schemas import NewWorkspace, Workspace
 from .teams_schemas import TeamMember
 
@@ -213,13 +214,20 @@ class Editable(Struct, kw_only=True):
     max_concurrent_tasks: int
     hibernation_idle_minutes: int | None
     launch_files: dict[str, str]
+    config_changes: dict[str, Any]
     removed_at: datetime | None
+
+    def amend_config(self, keys: Mapping[str, Any]) -> None:
+        """Have the agent's next start find these keys in its `config.yaml`; None takes one away."""
+        self.config_changes = {**self.config_changes, **keys}
+        if self.launch_files:
+            self.launch_files = launch_config.amend(self.launch_files, keys)
 
 
 FIND_FOR_UPDATE = """
     SELECT id, name, role, tier, status::text AS status, kind, runtime, model, model_source, template,
            parent_id, workspace_dir, workspace_access, max_concurrent_tasks, hibernation_idle_minutes,
-           launch_files, removed_at
+           launch_files, config_changes, removed_at
       FROM workspaces WHERE id = $1 FOR NO KEY UPDATE"""
 
 
@@ -231,7 +239,7 @@ UPDATE = """
     UPDATE workspaces
        SET name = $2, role = $3, tier = $4, parent_id = $5, runtime = $6, workspace_dir = $7,
            workspace_access = $8, max_concurrent_tasks = $9, hibernation_idle_minutes = $10,
-           launch_files = $11, updated_at = now()
+           launch_files = $11, config_changes = $12, updated_at = now()
      WHERE id = $1"""
 
 
@@ -250,6 +258,7 @@ async def update(tx: Connection, row: Editable) -> None:
         row.max_concurrent_tasks,
         row.hibernation_idle_minutes,
         row.launch_files,
+        row.config_changes,
     )
 
 

@@ -23,7 +23,7 @@ LIVE = frozenset({Status.ONLINE, Status.DEGRADED})
 STOPPED = frozenset({Status.PAUSED, Status.HIBERNATING, Status.HIBERNATED, Status.REMOVED})
 _PRESENT = frozenset(Status) - {Status.REMOVED}
 
-# To each status: the ones it may follow. `hibernating` goes back to `online` when the stop failed.
+# To each status: the ones it may follow. `hibernating` goes back to what it was when the stop failed.
 ALLOWED: Mapping[Status, frozenset[Status]] = MappingProxyType(
     {
         Status.PROVISIONING: _PRESENT - {Status.PROVISIONING},
@@ -37,7 +37,7 @@ ALLOWED: Mapping[Status, frozenset[Status]] = MappingProxyType(
                 Status.HIBERNATING,
             }
         ),
-        Status.DEGRADED: frozenset({Status.ONLINE}),
+        Status.DEGRADED: frozenset({Status.ONLINE, Status.HIBERNATING}),
         Status.OFFLINE: LIVE,
         Status.FAILED: frozenset({Status.PROVISIONING, Status.OFFLINE, Status.ONLINE, Status.DEGRADED}),
         Status.PAUSED: _PRESENT - {Status.PAUSED},
