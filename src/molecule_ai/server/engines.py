@@ -15,6 +15,7 @@ from .mailbox.engine import LeaseKeeper, MailboxEngine
 from .rooms import Rooms
 from .schedules.scheduler import RunReaper, Scheduler
 from .schedules.service import CHANNEL as SCHEDULES_CHANGED
+from .secrets.redaction import CHANNEL as SECRETS_CHANGED
 from .traffic.engine import TrafficKeeper
 from .workspaces.lifecycle import RECONCILE
 from .workspaces.liveness import HibernationMonitor, Liveness, ProvisionTimeouts
@@ -78,6 +79,8 @@ def _start_messages(rooms: Rooms) -> None:
 
 def _start_lifecycle(rooms: Rooms) -> None:
     settings, supervisor = rooms.settings, rooms.supervisor
+    rooms.notifications.on(SECRETS_CHANGED, rooms.secrets.redaction.forget)
+    rooms.notifications.on_gap(rooms.secrets.redaction.forget)
     rooms.notifications.on(RECONCILE, lambda _: supervisor.wake(Reconciler.name))
     rooms.notifications.on_gap(lambda: supervisor.wake(Reconciler.name))
     supervisor.add(rooms.reconciler)

@@ -204,6 +204,8 @@ class Rooms:
         """The rows and what they hold."""
         settings = self.settings
         self.secrets = Secrets(self.db, self.keyring, self.events)
+        self.events.clean = self.activity.clean = self.secrets.redaction.clean
+        self.beats.clean = self.registry.clean = self.secrets.redaction.clean
         self.templates = Templates(Path(settings.configs_dir) if settings.configs_dir else None)
         self.resolver = Resolver(self.templates)
         self.creation = Creation(self.ids, self.resolver, settings.url_policy, has_backend=self.starts_agents)
@@ -218,7 +220,7 @@ class Rooms:
     def _build_lifecycle(self) -> None:
         """How observed follows desired."""
         settings = self.settings
-        self.boot_log = BootLog(self.db, self.provisioner, self.secrets)
+        self.boot_log = BootLog(self.provisioner, self.secrets)
         self.losses = Losses(
             self.db,
             self.events,
@@ -235,6 +237,7 @@ class Rooms:
             has_backend=self.starts_agents,
             confirms_deletes=settings.workspace_delete_confirm == "strict",
         )
+        self.lifecycle.clean = self.secrets.redaction.clean
         self.lifecycle.on_removed(self.schedules.disable_for)
         self.secrets.restarts = self.lifecycle
         self.lifecycle.on_removed(self.mailbox.target_removed)

@@ -20,7 +20,7 @@ from molecule_ai.server.auth.errors import WorkspaceNotFound
 from molecule_ai.server.auth.principal import Kind, Principal
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.schemas import Frame
-from molecule_ai.server.events.service import Events
+from molecule_ai.server.events.service import Cleaner, Events
 from molecule_ai.server.events.streams import Streams
 
 from . import errors, notices, store
@@ -31,6 +31,7 @@ from .store import Filter, Speaker
 
 # The MCP tool offers some that the error text does not list (contract 03 §11.4).
 _ACCEPTED = frozenset(errors.REPORTABLE) | {"tool_call", "task_complete", "hitl", "decision", "gate"}
+_SAID = ("summary", "request_body", "response_body", "tool_trace", "metadata", "error_detail")
 _MAX_SUMMARY = 256  # characters, contract 03 §11.4
 _MAX_ERROR = 4096
 _LONGEST_PAUSE = 1.0  # seconds; a row held back by another's open transaction arrives without a signal
@@ -52,6 +53,7 @@ class Activity:
         self._pending: dict[UUID, Entry] = {}
         self._writer: Coalescer[UUID, UUID] = Coalescer(self._write, max_keys=_MAX_BATCH)
         self._log = log.get()
+        self.clean: Cleaner | None = None
 
     async def record(self, entry: Entry, *, tx: Connection | None = None) -> UUID:
         """Write a row and tell the workspace's clients. Raises `WorkspaceNotFound`.
@@ -60,7 +62,7 @@ class Activity:
         same time share one statement, and each caller returns when its row is durable. A key that the
         workspace used already gives the id of its row.
         """
-        entry = _capped(entry)
+        entry = _capped(await self._cleaned(entry, tx))
         activity_id = self._ids.new()
         if tx is not None:
             return await self._insert_one(tx, activity_id, entry)
@@ -75,13 +77,20 @@ class Activity:
 
         Without such a row the entry is recorded as it is. Raises `WorkspaceNotFound`.
         """
-        entry = _capped(entry)
-        found = await store.conclude(tx, entry)
+        found = await store.conclude(tx, entry := _capped(await self._cleaned(entry, tx)))
         if found is None:
             return await self.record(entry, tx=tx)
         activity_id, created_at = found
         await self._events.send(_logged_frame(created_at, activity_id, entry), tx=tx)
         return activity_id
+
+    async def _cleaned(self, entry: Entry, tx: Connection | None) -> Entry:
+        """The entry without the secrets of those whom it is about."""
+        if self.clean is None:
+            return entry
+        speakers = (entry.workspace_id, entry.source_id, entry.target_id)
+        said = {name: value for name in _SAID if (value := getattr(entry, name))}
+        return msgspec.structs.replace(entry, **await self.clean(speakers, said, tx))
 
     async def report(self, caller: Principal, workspace_id: UUID, told: ActivityReport) -> UUID:
         """Record what a workspace tells of itself (contract 03 §11.3)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -19,12 +19,21 @@ _encoder = msgspec.json.Encoder()
 MAX_NOTIFICATION = 7900  # bytes; PostgreSQL takes 7,999
 
 
+class Cleaner(Protocol):
+    """Takes secrets of some workspaces out of what is about to be told."""
+
+    async def __call__(
+        self, speakers: Sequence[UUID | None], value: Any, tx: Connection | None = None
+    ) -> Any: ...
+
+
 class Events:
     """What the other rooms use: `append` inside their transaction, `broadcast` for what needs no row."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
+        self.clean: Cleaner | None = None
 
     async def append(
         self,
@@ -42,9 +51,8 @@ class Events:
 
         Returns its sequence number.
         """
-        return await store.append(
-            tx, str(event), workspace_id, payload or {}, actor, chain_id, agent_id, target_id
-        )
+        told = await self._clean(workspace_id, payload or {}, tx)
+        return await store.append(tx, str(event), workspace_id, told, actor, chain_id, agent_id, target_id)
 
     async def append_many(
         self,
@@ -61,7 +69,7 @@ class Events:
                     {
                         "event_type": str(event),
                         "workspace_id": workspace_id,
-                        "payload": payload,
+                        "payload": await self._clean(workspace_id, payload, tx),
                         "actor": actor,
                     }
                     for event, workspace_id, payload in events
@@ -108,11 +116,21 @@ class Events:
         """
         if not frames:
             return
+        for frame in frames:
+            frame.payload = await self._clean(frame.workspace_id, frame.payload, tx)
         if tx is not None:
             await _notify(tx, frames)
             return
         async with self._db.connection() as connection:
             await _notify(connection, frames)
+
+    async def _clean(
+        self, workspace_id: UUID | None, payload: dict[str, Any], tx: Connection | None
+    ) -> dict[str, Any]:
+        if self.clean is None or workspace_id is None:
+            return payload
+        cleaned: dict[str, Any] = await self.clean([workspace_id], payload, tx)
+        return cleaned
 
 
 async def _notify(connection: Connection, frames: Sequence[Frame]) -> None:

@@ -15,7 +15,7 @@ from molecule_ai.server.auth.identities import Identities
 from molecule_ai.server.auth.presented import parse_uuid
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.events.catalogue import Event
-from molecule_ai.server.events.service import Events
+from molecule_ai.server.events.service import Cleaner, Events
 from molecule_ai.server.tokens.service import Tokens
 from molecule_ai.server.workspaces import transitions
 from molecule_ai.server.workspaces.arrivals import Arrivals
@@ -72,6 +72,7 @@ class Registry:
         self._interval = heartbeat_interval_seconds
         self._starts_agents = starts_agents
         self._prefers_proxy = prefers_proxy
+        self.clean: Cleaner | None = None
 
     async def register(self, caller: Principal, data: Registration) -> Registered:
         """Store what an agent says of itself and bring its workspace online.
@@ -80,6 +81,7 @@ class Registry:
         without a live token gets its token.
         """
         _check_card(data.agent_card)
+        data = msgspec.structs.replace(data, agent_card=await self._cleaned(data.id, data.agent_card))
         async with self._db.connection() as connection:
             known = await store.find(connection, data.id)
         is_new = known is None and (caller.is_admin or await self._identities.is_open())
@@ -95,6 +97,12 @@ class Registry:
             if known.status is Status.REMOVED:
                 raise WorkspaceRemoved
             return await self._register(tx, caller, data, known, url)
+
+    async def _cleaned(self, workspace_id: UUID, card: dict[str, Any]) -> dict[str, Any]:
+        if self.clean is None:
+            return card
+        cleaned: dict[str, Any] = await self.clean([workspace_id], card)
+        return cleaned
 
     async def _url(self, data: Registration, known: Known | None) -> str | None:
         """The URL to store, checked; None when what the agent says about itself does not count."""
@@ -167,15 +175,16 @@ class Registry:
     async def update_card(self, caller: Principal, data: CardUpdate) -> None:
         """Replace the card of an agent that runs."""
         _check_card(data.agent_card)
+        card = await self._cleaned(data.workspace_id, data.agent_card)
         async with self._db.transaction() as tx:
-            if not await store.update_card(tx, data.workspace_id, data.agent_card):
+            if not await store.update_card(tx, data.workspace_id, card):
                 removed = await store.statuses(tx, [data.workspace_id])
                 raise WorkspaceRemoved if removed else WorkspaceNotFound
             await self._events.append(
                 tx,
                 Event.AGENT_CARD_UPDATED,
                 data.workspace_id,
-                {"agent_card": data.agent_card},
+                {"agent_card": card},
                 actor=caller.label,
             )
 

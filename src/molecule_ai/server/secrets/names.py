@@ -18,6 +18,8 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 
+MODELS = frozenset({"MODEL", "MODEL_PROVIDER", "MOLECULE_MODEL"})  # kept like secrets, and none
+
 
 def check(key: str, value: str) -> bytes:
     """The value as bytes. Raises what is wrong with the pair; never quotes the value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
@@ -10,11 +11,13 @@ from molecule_ai.kernel import failpoints, log
 from molecule_ai.kernel.crypto import Keyring, SealBroken, row_of
 from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.kernel.errors import InvalidRequest
+from molecule_ai.kernel.notify import notify
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.events.service import Events
 
 from . import names, store
 from .errors import InvalidDelivery, InvalidSecretValue, SecretNotFound, SecretsBroken, TooManySecrets
+from .redaction import CHANNEL, Holders, Redaction
 from .schemas import Delivery, Dependents, Scope, Secret, SecretInput, SecretSaved
 from .store import Write
 
@@ -40,6 +43,7 @@ class Secrets:
         self._events = events
         self._log = log.get()
         self.restarts: Restarts | None = None
+        self.redaction = Redaction(db, self._known_values, _holders)
 
     async def store(
         self, tx: Connection, workspace_id: UUID | None, values: Mapping[str, str], *, actor: str
@@ -79,6 +83,20 @@ class Secrets:
             self._log.error("secrets_do_not_open", workspace_id=str(workspace_id), failed_keys=broken)
             raise SecretsBroken(failed_keys=sorted(broken))
         return opened
+
+    async def _known_values(self, connection: Connection, workspace_id: UUID) -> Sequence[str]:
+        """Every value that the agent may have seen and that opens, without those that name a model."""
+        values = []
+        for row in await store.read(connection, workspace_id):
+            with contextlib.suppress(SealBroken, UnicodeDecodeError):
+                if row.key not in names.MODELS:
+                    values.append(self._keyring.open(row.sealed, _row(row.workspace_id, row.key)).decode())
+        return values
+
+    async def _changed(self, tx: Connection) -> None:
+        """What agents say is looked through with the new values, in this process and in all others."""
+        self.redaction.forget()
+        await notify(tx, CHANNEL)
 
     async def global_names(self, connection: Connection) -> set[str]:
         """The keys that have an org-wide value."""
@@ -121,15 +139,19 @@ class Secrets:
             await self._events.append(
                 tx, "secret.delete", workspace_id, _payload(workspace_id, key), actor=caller.label
             )
+            await self._changed(tx)
             await self._restart(tx, workspace_id, key)
         return SecretSaved(status="deleted", key=key, scope=_scope(workspace_id))
 
     async def forget(self, tx: Connection, workspace_id: UUID, keys: Sequence[str], *, actor: str) -> None:
         """Delete values that something else replaces, if they are there."""
-        for key in await store.delete(tx, workspace_id, keys):
+        deleted = await store.delete(tx, workspace_id, keys)
+        for key in deleted:
             await self._events.append(
                 tx, "secret.delete", workspace_id, _payload(workspace_id, key), actor=actor
             )
+        if deleted:
+            await self._changed(tx)
 
     async def dependents(self, workspace_id: UUID | None, key: str) -> Dependents:
         """Who would be restarted by a change of this secret."""
@@ -164,6 +186,7 @@ class Secrets:
         if not rows:
             return
         await store.put(tx, rows)
+        await self._changed(tx)
         workspace_ids = list({row.workspace_id for row in rows if row.workspace_id is not None})
         with_global = any(row.workspace_id is None for row in rows)
         if await store.largest_store(tx, workspace_ids, with_global=with_global) > MAX_KEYS:
@@ -173,6 +196,11 @@ class Secrets:
             [("secret.set", row.workspace_id, _payload(row.workspace_id, row.key)) for row in rows],
             actor=actor,
         )
+
+
+async def _holders(connection: Connection) -> Holders:
+    everybody, some = await store.holders(connection)
+    return Holders(everybody, frozenset(some))
 
 
 def secret_problem(key: str, value: str) -> str | None:

@@ -157,3 +157,14 @@ DEPENDENTS = """
 async def dependents_of_global(connection: Connection, key: str) -> list[UUID]:
     """The workspaces that live with the org-wide value of this key."""
     return [row["id"] for row in await connection.fetch(DEPENDENTS, key)]
+
+
+HOLDERS = """
+    SELECT EXISTS (SELECT 1 FROM global_secrets) AS everybody,
+           ARRAY(SELECT DISTINCT workspace_id FROM workspace_secrets) AS some"""
+
+
+async def holders(connection: Connection) -> tuple[bool, list[UUID]]:
+    """Whether there are org-wide values, and who has values of its own."""
+    row = await connection.fetchrow(HOLDERS)
+    return (row["everybody"], row["some"]) if row is not None else (False, [])

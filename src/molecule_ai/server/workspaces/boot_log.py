@@ -5,7 +5,6 @@ from __future__ import annotations
 from uuid import UUID
 
 from molecule_ai.kernel import log
-from molecule_ai.kernel.db import Database
 from molecule_ai.kernel.errors import ApiError
 from molecule_ai.provisioners.base import Provisioner
 from molecule_ai.provisioners.errors import Elsewhere, NoBackend, ProvisionError
@@ -15,15 +14,12 @@ from .lifecycle_errors import ConsoleElsewhere, NoConsole
 
 TAIL_BYTES = 8192
 MAX_CONSOLE_BYTES = 256 * 1024
-SHORTEST_SECRET = 6  # a shorter value would blot out ordinary words
-MASK = "***"
 
 
 class BootLog:
     """Reads the end of an agent's output through its provisioner."""
 
-    def __init__(self, db: Database, provisioner: Provisioner, secrets: Secrets) -> None:
-        self._db = db
+    def __init__(self, provisioner: Provisioner, secrets: Secrets) -> None:
         self._provisioner = provisioner
         self._secrets = secrets
         self._log = log.get()
@@ -48,9 +44,5 @@ class BootLog:
         return await self._redacted(workspace_id, text)
 
     async def _redacted(self, workspace_id: UUID, text: str) -> str:
-        async with self._db.connection() as connection:
-            values = (await self._secrets.environment(connection, workspace_id)).values()
-        for value in sorted(values, key=len, reverse=True):
-            if len(value) >= SHORTEST_SECRET:
-                text = text.replace(value, MASK)
-        return text
+        cleaned: str = await self._secrets.redaction.clean([workspace_id], text)
+        return cleaned

@@ -17,7 +17,7 @@ from molecule_ai.kernel.db import Connection, Database
 from molecule_ai.kernel.notify import notify
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.events.catalogue import Event
-from molecule_ai.server.events.service import Events
+from molecule_ai.server.events.service import Cleaner, Events
 from molecule_ai.server.tokens.service import Tokens
 
 from . import lifecycle_store as store
@@ -82,6 +82,7 @@ class Lifecycle:
         self._has_backend = has_backend
         self._confirms_deletes = confirms_deletes
         self._cleanups: list[Cleanup] = []
+        self.clean: Cleaner | None = None
 
     def on_removed(self, cleanup: Cleanup) -> None:
         """Call `cleanup(tx, workspace_ids, actor)` in the transaction that removes workspaces."""
@@ -347,9 +348,9 @@ class Lifecycle:
 
     async def bootstrap_failed(self, workspace_id: UUID, report: BootstrapFailure) -> Noted:
         """Note that the machine of an agent died before the agent registered."""
-        error = report.error or BOOT_ERROR
-        tail = cut(report.log_tail or "")
         async with self._db.transaction() as tx:
+            error = await self._cleaned(tx, workspace_id, report.error or BOOT_ERROR)
+            tail = cut(await self._cleaned(tx, workspace_id, report.log_tail or ""))
             moved = await transitions.move(
                 tx,
                 self._events,
@@ -366,6 +367,9 @@ class Lifecycle:
                 change=Change(error=f"{error}\n\n{tail}" if tail else error),
             )
         return Noted(ok=True, no_change=moved is None)
+
+    async def _cleaned(self, tx: Connection, workspace_id: UUID, text: str) -> str:
+        return text if self.clean is None else str(await self.clean([workspace_id], text, tx))
 
     async def _require_startable(self, tx: Connection, subject: Subject) -> None:
         if subject.is_external:
