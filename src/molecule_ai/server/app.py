@@ -19,6 +19,7 @@ from .edge.cors import Cors
 from .edge.facts import parse_networks
 from .edge.front import Front
 from .edge.limiter import Limiter
+from .edge.proxies import Proxies
 from .edge.tenant import TenantGuard
 from .engines import start as start_engines
 from .events.sockets import SocketEndpoint, SocketsFirst
@@ -44,13 +45,16 @@ class Server(Rooms):
         self.litestar = handlers.litestar(self)
         self.recorder.template_of = self._template_of
         inner = FastBeats(self.litestar, self.identities, self.beats)
-        self.app: ASGIApp = self.front(SocketsFirst(self._socket_endpoint(), inner))
+        proxies = Proxies(inner, self.control_plane, self.canvas_upstream, self.identities.is_credential)
+        self.app: ASGIApp = self.front(SocketsFirst(self._socket_endpoint(), proxies))
 
     async def start(self, *, engines: bool = True) -> None:
         """Connect; with `engines` also start what runs in the background."""
         await self.db.open()
         await self.agents.open()
         await self.sessions.open()
+        await self.control_plane.open()
+        await self.canvas_upstream.open()
         self.identities.accept_bootstrap(bootstrap_token(self.settings))
         self.buckets.share(self.settings.home / "workers")
         if engines:
@@ -69,6 +73,8 @@ class Server(Rooms):
         await self.proxy.drain()
         await self.agents.close()
         await self.sessions.close()
+        await self.control_plane.close()
+        await self.canvas_upstream.close()
         await self.reconciler.stop()
         await self.provisioner.close()
         await self.identities.flush()

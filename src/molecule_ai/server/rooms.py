@@ -32,6 +32,7 @@ from .delegations.log import DelegationLog
 from .delegations.service import Delegations
 from .edge.buckets import Buckets
 from .edge.recorder import Recorder, Siblings
+from .edge.upstream import Upstream
 from .events.history import History
 from .events.hub import Hub
 from .events.relay import Relay
@@ -332,6 +333,18 @@ class Rooms:
             token=settings.metrics_token,
         )
         self.buckets = Buckets()
+        self.control_plane = Upstream(
+            settings.cp_upstream_url,
+            unavailable="control plane unavailable",
+            total_seconds=30.0,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        self.canvas_upstream = Upstream(
+            settings.canvas_proxy_url,
+            unavailable="canvas unavailable",
+            total_seconds=None,
+            max_body_bytes=settings.max_body_bytes,
+        )
 
     def _gauges(self) -> dict[str, float]:
         return {

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -308,6 +309,8 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
         ssrf.parse_cidrs(settings.agent_url_allow_cidrs)
     except ValueError as problem:
         raise BadSetting(f"AGENT_URL_ALLOW_CIDRS: {problem}") from problem
+    for name in ("cp_upstream_url", "canvas_proxy_url"):
+        _check_url(name, getattr(settings, name))
     for name, allowed in {
         "provisioner": {"", "process", "docker", "kubernetes", "control-plane", "none"},
         "scheduler_busy_policy": {"queue", "skip"},
@@ -316,6 +319,17 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
         if getattr(settings, name) not in allowed:
             raise BadSetting(f"{name.upper()} must be one of {', '.join(sorted(allowed - {''}))}")
     return settings
+
+
+def _check_url(name: str, text: str) -> None:
+    """Contract 01 §17.1: what requests are passed on to is an absolute URL, or the boot fails."""
+    try:
+        parts = urlsplit(text.strip())
+        is_usable = not text.strip() or (parts.scheme in {"http", "https"} and bool(parts.hostname))
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise BadSetting(f"{name.upper()} must be an absolute http or https URL with a host")
 
 
 def passthrough(patterns: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:

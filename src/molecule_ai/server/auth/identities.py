@@ -71,6 +71,12 @@ class Identities:
             workspace_ids=found.workspace_ids,
         )
 
+    async def is_credential(self, token: str) -> bool:
+        """Whether this is a live bearer of any kind, also one that opens next to nothing."""
+        return await self.identify(token) is not None or (
+            bool(token) and await self._credentials.get(digest(token)) is not None
+        )
+
     async def note_use(self, token_id: UUID, *, rotates: bool) -> None:
         """Have `last_used_at` of a token written soon; at once when its first use ends another token."""
         self._used.add(token_id)
