@@ -49,6 +49,12 @@ test-fast: setup ## The quick tests only (T=path ARGS='-k name')
 .PHONY: test-adapters
 test-adapters: $(addprefix test-adapter-,$(or $(ADAPTER),$(RUNTIMES))) ## Runtimes against their real libraries (ADAPTER=crewai for one)
 
+.PHONY: chaos
+chaos: setup ## Kill servers, workers, databases and agents 200 times beside 50 agents (half an hour; CHAOS_SEED=7)
+	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-200} CHAOS_AGENTS=$${CHAOS_AGENTS:-50} CHAOS_REPORT=$${CHAOS_REPORT:-chaos.json} \
+		$(PYTEST) -q tests/chaos/test_kills.py $(ARGS)
+	@cat $${CHAOS_REPORT:-chaos.json}
+
 .PHONY: check
 check: lint types drift ## Lint, types and generated files, without the tests
 

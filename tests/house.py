@@ -96,21 +96,23 @@ class House:
         body: Any = None,
         *,
         done: frozenset[int] = frozenset(),
+        refusals: frozenset[int] = frozenset(),
         patience: float = PATIENCE_SECONDS,
         repeats: bool = True,
         **options: Any,
     ) -> httpx.Response:
         """Ask until there is an answer, as a stubborn client does.
 
-        A repeated question may be refused with a status in `done` because the first one was heard.
-        One that must not be repeated raises `Unanswered`.
+        A repeated question may be refused with a status in `done` because the first one was heard;
+        `refusals` are answers at any time. One that must not be repeated raises `Unanswered`.
         """
         deadline = asyncio.get_running_loop().time() + patience
         is_repeated = False
         while True:
             try:
                 answer = await self._http.request(method, path, json=body, **options)
-                if answer.status_code < 300 or (is_repeated and answer.status_code in done):
+                status = answer.status_code
+                if status < 300 or status in refusals or (is_repeated and status in done):
                     return answer
                 assert answer.status_code in _RETRIED, f"{method} {path}: {answer.text}"
             except httpx.TransportError as lost:

@@ -160,9 +160,8 @@ class Work:
 
     async def sleep_and_wake(self) -> None:
         """A nap that a message ends; the message is done, too."""
-        path = f"/workspaces/{self.sleeper}"
         self.wishes[self.sleeper] = "hibernated"
-        await self._house.ask("POST", f"{path}/hibernate?force=true", done=REFUSED)
+        await self._insist(self.sleeper, "hibernate?force=true", "hibernate")
         await self.until(self.sleeper, "hibernated")
         self.wishes[self.sleeper] = "online"
         await self.call(self.sleeper)
@@ -171,8 +170,8 @@ class Work:
     async def steer(self) -> None:
         """Every other verb of a workspace's life, on the clerk."""
         path = f"/workspaces/{self.clerk}"
-        await self._house.ask("POST", f"{path}/pause", done=REFUSED)
-        await self._house.ask("POST", f"{path}/resume", done=REFUSED)
+        await self._insist(self.clerk, "pause", "pause")
+        await self._insist(self.clerk, "resume", "run")
         await self._house.ask("PATCH", path, {"role": self._job("role")})
         await self._house.ask("POST", f"{path}/restart")
         await self._house.ask("PUT", f"{path}/model", {"model": "offline:demo"})
@@ -211,6 +210,16 @@ class Work:
                 *besides,
             ):
                 group.create_task(work)
+
+    async def _insist(self, workspace_id: UUID, verb: str, desired: str) -> None:
+        """Ask until it is what is wished: whoever has died or is on its way up refuses some verbs."""
+
+        async def is_wished() -> bool:
+            await self._house.ask("POST", f"/workspaces/{workspace_id}/{verb}", refusals=REFUSED)
+            [row] = await self._house.fetch("SELECT desired FROM workspaces WHERE id = $1", workspace_id)
+            return bool(row["desired"] == desired)
+
+        await wait_for(is_wished, TURMOIL_SECONDS, interval=0.2)
 
     def _job(self, kind: str) -> str:
         return f"{kind}-{next(self._numbers)}"
