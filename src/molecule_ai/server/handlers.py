@@ -17,6 +17,7 @@ from .a2a import routes as a2a_routes
 from .activity import routes as activity_routes
 from .approvals import routes as approvals_routes
 from .auth.principal import Principal
+from .canvas import routes as canvas_routes
 from .delegations import routes as delegations_routes
 from .events import routes as events_routes
 from .mailbox import routes as mailbox_routes
@@ -53,6 +54,7 @@ def litestar(rooms: Rooms) -> Litestar:
             *orgs_routes.handlers,
             *schedules_routes.handlers,
             *approvals_routes.handlers,
+            *canvas_routes.handlers,
         ],
         dependencies={
             name: Provide(_always(service), sync_to_thread=False)
@@ -82,6 +84,7 @@ def litestar(rooms: Rooms) -> Litestar:
                 "lifecycle": rooms.lifecycle,
                 "boot_log": rooms.boot_log,
                 "orgs": rooms.orgs,
+                "canvas": rooms.canvas,
             }.items()
         }
         | {

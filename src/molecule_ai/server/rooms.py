@@ -28,6 +28,7 @@ from .approvals.service import Policy as ApprovalPolicy
 from .auth.gatekeeper import Gatekeeper
 from .auth.identities import Identities
 from .auth.sessions import Sessions
+from .canvas.service import Canvas
 from .delegations.log import DelegationLog
 from .delegations.service import Delegations
 from .edge.buckets import Buckets
@@ -125,6 +126,7 @@ class Rooms:
         self.hub = Hub(self.tree, self.tokens.dead)
         self.relay = Relay(self.db, self.notifications, self.hub.deliver, self.clock)
         self.history = History(self.db)
+        self.canvas = Canvas(self.db)
         self.tickets = Tickets(self.db, self.tokens.dead)
         self.gatekeeper.redeem = self.tickets.redeem
         self.streams = Streams(self.db, self.hub, self.relay)

@@ -47,6 +47,9 @@ class Gatekeeper:
             principal = await self._ticket(connection)
         else:
             principal = await self.admit(connection, tier)
+        if handler.opt.get("knows_person") and principal.kind is Kind.ANONYMOUS:
+            # An open route whose answer may still be this person's own.
+            principal = await self._callers.session(connection) or principal
         connection.scope["state"]["principal"] = principal
         if "workspace_id" in connection.path_params and "workspace_id" not in handler.opt.get("missing", {}):
             path_workspace(connection)

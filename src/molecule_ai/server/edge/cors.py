@@ -10,11 +10,11 @@ from .answers import Answer, failure
 from .facts import Facts
 from .headers import Pairs
 
-_EXPOSED = b"Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
+_EXPOSED = b"Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id, ETag"
 _METHODS = b"GET,POST,PUT,PATCH,DELETE,OPTIONS"
 _ALLOWED = (
     b"Origin,Content-Type,X-Workspace-Id,Authorization,X-Molecule-Org-Slug,X-Molecule-Org-Id,X-Confirm-Name,"
-    b"X-Request-Id,X-Timeout,Idempotency-Key,If-Match"
+    b"X-Request-Id,X-Timeout,Idempotency-Key,If-Match,If-None-Match"
 )
 _VARY_PREFLIGHT = (
     (b"vary", b"Origin"),

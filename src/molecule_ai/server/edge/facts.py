@@ -17,6 +17,7 @@ _WANTED = frozenset(
         b"authorization",
         b"cookie",
         b"host",
+        b"if-none-match",
         b"origin",
         b"access-control-request-method",
         b"x-request-id",

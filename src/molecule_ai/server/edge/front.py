@@ -14,6 +14,7 @@ from molecule_ai.kernel.errors import ApiError, InvalidRequest
 
 from .answers import JSON, Answer, failure
 from .cors import Cors
+from .etags import remembering
 from .facts import MAX_HEADER_BYTES, Facts, Network
 from .headers import Pairs, security
 from .limiter import EXEMPT, Limiter
@@ -22,6 +23,7 @@ from .tenant import TenantGuard
 
 _BODY_SECONDS = 60.0
 _UPLOAD_SECONDS = 300.0
+_REMEMBERED = frozenset({"GET", "HEAD"})
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -79,6 +81,8 @@ class Front:
         finish = _finishing(
             send, facts, (*security(path), *self._cors.headers(facts), *limits), is_get_of_head=facts.is_head
         )
+        if method in _REMEMBERED and path not in EXEMPT:
+            finish = remembering(finish, facts)
         try:
             if refusal is not None:
                 if kind == "websocket":

@@ -1,0 +1,1 @@
+"""The canvas: where people look at the organization, and from which angle."""
