@@ -86,3 +86,14 @@ async def test_workers_that_are_killed_again_and_again_are_replaced(
 async def test_a_server_whose_workers_cannot_start_gives_up(start: Callable[[str], Awaitable[Main]]) -> None:
     main = await start("broken")
     assert await asyncio.wait_for(main.process.wait(), PATIENCE_SECONDS) == 3
+
+
+async def test_workers_do_not_outlive_the_main_process_even_if_they_do_not_listen(
+    start: Callable[[str], Awaitable[Main]],
+) -> None:
+    main = await start("stubborn")
+    await wait_for(main.answers, PATIENCE_SECONDS)
+    workers = main.workers()
+    assert len(workers) == 2
+    kill({main.process.pid})
+    await wait_for(lambda: not any(map(processes.command, workers)), PATIENCE_SECONDS)

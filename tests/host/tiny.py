@@ -1,14 +1,17 @@
-"""A server that does nothing, and one that cannot start: `python -m tests.host.tiny PORT app`."""
+"""Servers that do nothing, cannot start or do not want to end: `python -m tests.host.tiny PORT app`."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 from typing import Any
 
 from granian.constants import Interfaces
 
 from molecule_ai.host.workers import Workers
+from molecule_ai.kernel.parent import PARENT, end_with_parent
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -23,15 +26,31 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
 
 
+def stubborn() -> Any:
+    """An app that does not want to stop, made by a worker that is deaf at first."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    end_with_parent()
+
+    async def forever(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await asyncio.Event().wait()
+        await app(scope, receive, send)
+
+    return forever
+
+
 def broken() -> Any:
     """Fail before there is an app."""
     raise RuntimeError("this app cannot be made")
 
 
 if __name__ == "__main__":
+    os.environ[PARENT] = str(os.getpid())
     server = Workers(
         f"tests.host.tiny:{sys.argv[2]}",
-        factory=sys.argv[2] == "broken",
+        factory=sys.argv[2] != "app",
         port=int(sys.argv[1]),
         interface=Interfaces.ASGI,
         workers=2,
