@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from . import load, measure
-from .scenarios import fanout, footprint, heartbeats, orgs, proxy, schedules, workspaces
+from .scenarios import fanout, footprint, heartbeats, idle, lifecycle, orgs, proxy, schedules, workspaces
 from .target import Target, existing, own
 
 SCENARIOS: dict[str, Callable[[Target], Awaitable[dict[str, Any]]]] = {
@@ -19,6 +19,8 @@ SCENARIOS: dict[str, Callable[[Target], Awaitable[dict[str, Any]]]] = {
     "heartbeats": heartbeats.run,
     "a2a-proxy": proxy.run,
     "event-fanout": fanout.run,
+    "start-and-wake": lifecycle.run,
+    "idle-external": idle.run,
     "org-import": orgs.run,
     "schedules": schedules.run,
 }

@@ -36,10 +36,18 @@ class Target:
         self.home = home
         self.cold_start_seconds = 0.0
 
-    async def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        token: str | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
         """One request; the decoded body. Raises on any failure."""
-        headers = {"Authorization": f"Bearer {token or self.token}"}
-        async with self.http.request(method, self.url + path, json=body, headers=headers) as answer:
+        sent = {"Authorization": f"Bearer {token or self.token}", **(headers or {})}
+        async with self.http.request(method, self.url + path, json=body, headers=sent) as answer:
             if answer.status >= 400:
                 raise RuntimeError(f"{method} {path}: HTTP {answer.status} {await answer.text()}")
             return await answer.json()
@@ -53,17 +61,23 @@ class Target:
     def server_processes(self) -> list[psutil.Process]:
         """The main process and its workers; neither PostgreSQL nor agents."""
         main = psutil.Process(self.process.pid)
-        return [
-            main,
-            *(c for c in main.children(recursive=True) if "postgres" not in c.name() and not is_agent(c)),
-        ]
+        return [main, *(child for child in main.children(recursive=True) if _is_worker(child))]
+
+    def agent_processes(self) -> list[psutil.Process]:
+        """The agents, not what they were forked from."""
+        return [child for child in psutil.process_iter() if _line(child).startswith("molecule agent")]
 
 
-def is_agent(process: psutil.Process) -> bool:
+def _is_worker(process: psutil.Process) -> bool:
+    others = ("postgres", "molecule agent", "molecule_ai.provisioners")
+    return not any(word in _line(process) for word in others)
+
+
+def _line(process: psutil.Process) -> str:
     try:
-        return any("molecule_ai.runtime" in argument for argument in process.cmdline())
+        return " ".join(process.cmdline()) or process.name()
     except psutil.Error:
-        return False
+        return ""
 
 
 @asynccontextmanager

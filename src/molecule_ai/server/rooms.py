@@ -139,7 +139,10 @@ class Rooms:
         settings = self.settings
         self.arrivals = Arrivals()
         self.starts_agents = settings.backend != "none"
-        self.beats = Beats(self.db, self.events, self.arrivals, starts_agents=self.starts_agents)
+        self.traffic = Traffic(self.db, self.events, self.ids, _limits(settings))
+        self.beats = Beats(
+            self.db, self.events, self.arrivals, self.traffic, starts_agents=self.starts_agents
+        )
         self.keyring = keyring(settings)
         self.inbound = InboundSecrets(self.keyring)
         self.registry = Registry(
@@ -158,7 +161,6 @@ class Rooms:
 
     def _build_messages(self) -> None:
         """What makes agents act."""
-        self.traffic = Traffic(self.db, self.events, self.ids, _limits(self.settings))
         self.mailbox = Mailbox(self.db, self.events, self.traffic, self.activity, self.clock, self.ids)
         self.delegations = Delegations(
             self.db,

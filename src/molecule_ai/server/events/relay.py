@@ -36,6 +36,7 @@ class Relay:
         self._inbox: list[int | str] = []
         self._wake = asyncio.Event()
         self._has_gap = False
+        self._has_more = False
         self._notified = 0
         self.position: int | None = None
         self.ready = asyncio.Event()
@@ -46,7 +47,7 @@ class Relay:
     async def run(self) -> None:
         """Relay until cancelled."""
         while True:
-            held = self.position is not None and self._notified > self.position
+            held = self.position is not None and self._owes_rows
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_HELD_SECONDS if held else None):
                     await self._wake.wait()
@@ -79,6 +80,10 @@ class Relay:
             raise
 
     async def _relay(self, inbox: Sequence[int | str], *, has_gap: bool) -> None:
+        named = [int(item[1:]) for item in inbox if isinstance(item, str) and item.startswith("#")]
+        if self.position is not None and not (self._owes_rows or has_gap or named):
+            await self._deliver(self._in_order(inbox, (), {}))
+            return
         async with self._db.connection() as connection:
             bound = await store.settled(connection)
             if self.position is None:
@@ -86,20 +91,23 @@ class Relay:
                 self.ready.set()
                 has_gap = False
             rows = await self._rows(connection, bound)
-            large = await store.read_frames(
-                connection,
-                [int(item[1:]) for item in inbox if isinstance(item, str) and item.startswith("#")],
-            )
+            large = await store.read_frames(connection, named) if named else {}
         if rows is None:
             rows, has_gap = [], True
         deliveries = self._in_order(inbox, rows, large)
         if has_gap:
             deliveries.append(resync("notifications were lost", self._clock.now()))
         position = bound if len(rows) < _PAGE else rows[-1].seq
-        if len(rows) == _PAGE:
+        self._has_more = len(rows) == _PAGE
+        if self._has_more:
             self._wake.set()
         await self._deliver(deliveries)
         self.position = max(self.position, position)
+
+    @property
+    def _owes_rows(self) -> bool:
+        """Whether an event was announced, or seen, that is not delivered yet."""
+        return self._has_more or self._notified > (self.position or 0)
 
     async def _rows(self, connection: Connection, bound: int) -> list[RecordedEvent] | None:
         """The events up to `bound` that are new here; None when they are too many to send."""

@@ -22,6 +22,7 @@ from molecule_ai.kernel.errors import ApiError, DatastoreUnavailable
 from molecule_ai.server.auth.errors import WorkspaceNotFound
 from molecule_ai.server.events.catalogue import Event
 from molecule_ai.server.events.service import Cleaner, Events
+from molecule_ai.server.traffic.service import Traffic
 from molecule_ai.server.workspaces import transitions
 from molecule_ai.server.workspaces.arrivals import Arrivals
 from molecule_ai.server.workspaces.errors import WorkspaceRemoved
@@ -60,10 +61,13 @@ Results = dict[Sender, Outcome | ApiError | None]
 class Beats:
     """Takes heartbeats from the routes and writes them in batches."""
 
-    def __init__(self, db: Database, events: Events, arrivals: Arrivals, *, starts_agents: bool) -> None:
+    def __init__(
+        self, db: Database, events: Events, arrivals: Arrivals, traffic: Traffic, *, starts_agents: bool
+    ) -> None:
         self._db = db
         self._events = events
         self._arrivals = arrivals
+        self._traffic = traffic
         self._starts_agents = starts_agents
         self._waiting: list[tuple[Sender, Waiting]] = []
         self._in_flight: set[Sender] = set()
@@ -75,7 +79,7 @@ class Beats:
         self.clean: Cleaner | None = None
 
     async def put(self, beat: Beat) -> Outcome:
-        """Return when the beat is durable. Raises `WorkspaceNotFound` or `WorkspaceRemoved`."""
+        """Return when the beat is written. Raises `WorkspaceNotFound` or `WorkspaceRemoved`."""
         outcome = await self._put(beat, None)
         if outcome is None:
             raise WorkspaceNotFound
@@ -149,8 +153,7 @@ class Beats:
         ]
         moving = [(pulse, to, payload) for pulse, to, payload in verdicts if to is not None]
         unregistered = [p.id for p in pulses if p.status in _LOST and not (p.is_reachable or p.is_noted)]
-        freed = [p.id for p in pulses if p.active_tasks < p.tasks_before]
-        if moving or unregistered or freed:
+        if moving or unregistered:
             async with self._db.transaction() as tx:
                 for pulse, to, payload in moving:
                     if await self._move(tx, pulse, to, payload):
@@ -158,7 +161,7 @@ class Beats:
                             to, pulse.at, pulse.token_id, pulse.rotates
                         )
                 await store.note_unregistered(tx, unregistered)
-                await self._arrivals.wake_mailbox(tx, freed)
+        await self._traffic.tell_of_room([p.id for p in pulses if p.active_tasks < p.tasks_before])
         await self._explain(beats.keys() - results.keys(), results)
         self._tell(pulses)
         return results

@@ -121,7 +121,7 @@ class Traffic:
         """Give a slot back; inside `tx` it is free once that is committed."""
         self._held.pop(slot.holder, None)
         if tx is not None:
-            await store.leave(tx, [slot])
+            await store.leave(tx, [slot], is_alone=False)
         else:
             await self._leaves.get(slot)
 
@@ -132,6 +132,15 @@ class Traffic:
         self._leaving[slot.workspace_id] = leaving
         leaving.add_done_callback(lambda task: self._left(slot.workspace_id, task))
 
+    async def tell_of_room(self, workspace_ids: Sequence[UUID]) -> None:
+        """Their agents have less to do than before: whatever waits for them may go out.
+
+        Call it once that is committed, so that a message which arrives meanwhile finds the room itself.
+        """
+        if workspace_ids:
+            async with self._db.connection() as connection:
+                await store.tell_of_room(connection, workspace_ids)
+
     async def settle(self) -> None:
         """Wait for the slots that are being given back."""
         if self._leaving:
@@ -139,7 +148,7 @@ class Traffic:
 
     async def _write_leaves(self, slots: Sequence[Slot]) -> dict[Slot, None]:
         async with self._db.connection() as connection:
-            await store.leave(connection, slots)
+            await store.leave(connection, slots, is_alone=True)
         return {}
 
     async def _leave(self, slot: Slot) -> None:
