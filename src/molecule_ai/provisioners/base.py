@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 from uuid import UUID
 
 from msgspec import Struct, field
@@ -165,6 +165,15 @@ class WorkspaceFiles(Protocol):
         max_output_bytes: int = MiB,
     ) -> ExecResult:
         """Run a command beside the agent, without its secrets. Nothing of it outlives the call."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A back end that can do some of a start before anybody asks for one."""
+
+    async def warm(self, runtime: str) -> None:
+        """Have the first agent of a runtime start as fast as the second one. Idempotent."""
         ...
 
 

@@ -20,7 +20,7 @@ from .traffic.engine import TrafficKeeper
 from .workspaces.lifecycle import RECONCILE
 from .workspaces.liveness import HibernationMonitor, Liveness, ProvisionTimeouts
 from .workspaces.reconciler import Reconciler
-from .workspaces.sweeper import HealthSweep, OrphanSweeper
+from .workspaces.sweeper import HealthSweep, OrphanSweeper, Warmth
 
 
 def start(rooms: Rooms) -> None:
@@ -86,6 +86,7 @@ def _start_lifecycle(rooms: Rooms) -> None:
     supervisor.add(rooms.reconciler)
     supervisor.add(HealthSweep(rooms.db, rooms.provisioner, rooms.losses))
     supervisor.add(OrphanSweeper(rooms.db, rooms.provisioner))
+    supervisor.add(Warmth(rooms.db, rooms.provisioner))
     supervisor.add(
         Liveness(
             rooms.db,
@@ -100,6 +101,7 @@ def _start_lifecycle(rooms: Rooms) -> None:
             rooms.db,
             rooms.losses,
             rooms.boot_log.tail,
+            rooms.timeouts,
             override=timedelta(seconds=settings.provision_timeout_seconds),
         )
     )

@@ -79,6 +79,7 @@ def litestar(rooms: Rooms) -> Litestar:
                 "workspaces": rooms.workspaces,
                 "editing": rooms.editing,
                 "configuration": rooms.configuration,
+                "broadcasts": rooms.broadcasts,
                 "models": rooms.models,
                 "teams": rooms.teams,
                 "lifecycle": rooms.lifecycle,

@@ -63,6 +63,7 @@ from .tokens.service import Tokens
 from .traffic.service import Traffic
 from .workspaces.arrivals import Arrivals
 from .workspaces.boot_log import BootLog
+from .workspaces.broadcasts import Broadcasts
 from .workspaces.configuration import Configuration
 from .workspaces.creation import Creation
 from .workspaces.editing import Editing
@@ -78,6 +79,7 @@ from .workspaces.restart_note import Notes
 from .workspaces.service import Workspaces
 from .workspaces.teams import Teams
 from .workspaces.templates import Templates
+from .workspaces.timeouts import Timeouts
 from .workspaces.tree import Tree
 
 
@@ -209,12 +211,15 @@ class Rooms:
         """The rows and what they hold."""
         settings = self.settings
         self.secrets = Secrets(self.db, self.keyring, self.events)
-        self.events.clean = self.activity.clean = self.secrets.redaction.clean
-        self.beats.clean = self.registry.clean = self.secrets.redaction.clean
+        for room in (self.events, self.activity, self.beats, self.registry):
+            room.cleaner = self.secrets.redaction
         self.templates = Templates(Path(settings.configs_dir) if settings.configs_dir else None)
         self.resolver = Resolver(self.templates)
         self.creation = Creation(self.ids, self.resolver, settings.url_policy, has_backend=self.starts_agents)
-        self.workspaces = Workspaces(self.db, self.events, self.secrets, self.tokens, self.creation)
+        self.timeouts = Timeouts(self.templates)
+        self.workspaces = Workspaces(
+            self.db, self.events, self.secrets, self.tokens, self.creation, self.timeouts
+        )
         self.editing = Editing(
             self.db,
             self.events,
@@ -242,12 +247,14 @@ class Rooms:
             has_backend=self.starts_agents,
             confirms_deletes=settings.workspace_delete_confirm == "strict",
         )
-        self.lifecycle.clean = self.secrets.redaction.clean
+        self.lifecycle.cleaner = self.secrets.redaction
         self.lifecycle.on_removed(self.schedules.disable_for)
         self.secrets.restarts = self.lifecycle
         self.lifecycle.on_removed(self.mailbox.target_removed)
+        self.lifecycle.on_removed(self.approvals.requester_removed)
         self.models = Models(self.db, self.events, self.secrets, self.lifecycle, self.resolver)
         self.configuration = Configuration(self.db, self.events, self.tokens, self.workspaces)
+        self.broadcasts = Broadcasts(self.db, self.events, self.activity)
         self.teams = Teams(
             self.db, self.events, self.workspaces, self.creation, self.lifecycle, self.provisioner
         )

@@ -363,3 +363,22 @@ async def test_a_removed_workspace_asks_no_more(server: Server, admin: httpx.Asy
     gone = await add_workspace(server, status="removed")
     answer = await admin.post(f"/workspaces/{gone}/approvals", json=ASKED)
     assert refusal(answer) == (404, "workspace not found")
+
+
+async def test_the_requests_of_a_removed_workspace_are_withdrawn(
+    server: Server, admin: httpx.AsyncClient
+) -> None:
+    workspace_id = await add_workspace(server, "leaving")
+    asked = await ask(admin, workspace_id)
+    gone = await admin.delete(f"/workspaces/{workspace_id}", headers={"x-confirm-name": "leaving"})
+    assert gone.status_code == 200
+    async with server.db.connection() as connection:
+        row = await connection.fetchrow(
+            "SELECT status::text, decided_by FROM approval_requests WHERE id = $1", asked["approval_id"]
+        )
+        told = await connection.fetchval(
+            "SELECT count(*) FROM structure_events WHERE workspace_id = $1 AND event_type = $2",
+            workspace_id,
+            "APPROVAL_WITHDRAWN",
+        )
+    assert (dict(row or {}), told) == ({"status": "withdrawn", "decided_by": "workspace removed"}, 1)

@@ -4,8 +4,24 @@ import httpx
 import pytest
 
 from molecule_ai.server.app import Server
-from tests.conftest import connect
+from tests.conftest import ADMIN_TOKEN, MakeServer, connect
 from tests.server.workspaces.test_routes import create, events_of, refusal, token_of
+
+
+@pytest.fixture
+async def server(make_server: MakeServer) -> Server:
+    """Agents would be started here, but no engine runs."""
+    return await make_server(provisioner="process")
+
+
+async def test_without_a_back_end_the_config_holds_what_would_run(make_server: MakeServer) -> None:
+    server = await make_server(provisioner="none")
+    async with connect(server, ADMIN_TOKEN) as admin:
+        made = await create(admin, "Scout", tier=2)
+        outside = await create(admin, "Outside", external=True)
+        data = (await admin.get(f"/workspaces/{made['id']}/config")).json()["data"]
+        assert data == {"name": "Scout", "runtime": "langgraph", "tier": 2, "template": None}
+        assert (await admin.get(f"/workspaces/{outside['id']}/config")).json() == {"data": {}}
 
 
 async def test_config_is_merged_key_by_key(admin: httpx.AsyncClient, server: Server) -> None:
@@ -90,3 +106,42 @@ async def test_managed_workspaces_have_no_connection(admin: httpx.AsyncClient) -
         await admin.post(f"/workspaces/{made['id']}/external/rotate"),
     ):
         assert (answer.status_code, answer.json()["code"]) == (400, "NOT_EXTERNAL")
+
+
+async def test_one_speaks_to_all_others(admin: httpx.AsyncClient, server: Server) -> None:
+    speaker, one, other = [await create(admin, name) for name in ("Speaker", "One", "Other")]
+    path = f"/workspaces/{speaker['id']}/broadcast"
+    refused = await admin.post(path, json={"message": "hello"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "BROADCAST_DISABLED")
+    await admin.patch(f"/workspaces/{speaker['id']}/abilities", json={"broadcast_enabled": True})
+    sent = await admin.post(path, json={"message": "hello"})
+    assert (sent.status_code, sent.json()) == (200, {"status": "sent", "delivered": 2})
+    for listener in (one, other):
+        rows = (await admin.get(f"/workspaces/{listener['id']}/activity")).json()
+        [heard] = [row for row in rows if row["activity_type"] == "broadcast_receive"]
+        assert (heard["source_id"], heard["request_body"]) == (speaker["id"], {"message": "hello"})
+    assert not (await admin.get(f"/workspaces/{speaker['id']}/activity")).json()
+    assert ("workspace.broadcast", {"delivered": 2}) in await events_of(server, speaker["id"])
+
+
+@pytest.mark.parametrize("body", [{}, {"message": ""}, {"message": 5}, {"message": "x" * 16_001}])
+async def test_broadcasts_that_are_refused(admin: httpx.AsyncClient, body: dict[str, object]) -> None:
+    made = await create(admin)
+    answer = await admin.post(f"/workspaces/{made['id']}/broadcast", json=body)
+    assert refusal(answer) == (400, "invalid request body")
+
+
+async def test_broadcasts_are_ten_a_minute(admin: httpx.AsyncClient, server: Server) -> None:
+    made = await create(admin)
+    path = f"/workspaces/{made['id']}/broadcast"
+    await admin.patch(f"/workspaces/{made['id']}/abilities", json={"broadcast_enabled": True})
+    answers = [await admin.post(path, json={"message": "again"}) for _ in range(21)]  # at most two minutes
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert [answer.status_code for answer in answers[:10]] == [200] * 10
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+
+
+async def test_shared_context_is_gone_and_says_what_to_use(admin: httpx.AsyncClient) -> None:
+    made = await create(admin)
+    answer = await admin.get(f"/workspaces/{made['id']}/shared-context")
+    assert refusal(answer) == (410, "shared-context was removed; use team memory")

@@ -1,6 +1,7 @@
 """The engines that watch the clock, ticked by hand on real PostgreSQL."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -142,7 +143,7 @@ async def test_a_start_that_takes_too_long_fails_with_its_limit(server: Server) 
     slow = await add_workspace(server, status="provisioning", status_changed_at=ago(700))
     patient = await add_workspace(server, status="provisioning", status_changed_at=ago(700), runtime="hermes")
     tail = server.boot_log.tail
-    sweep = ProvisionTimeouts(server.db, server.losses, tail, override=timedelta())
+    sweep = ProvisionTimeouts(server.db, server.losses, tail, server.timeouts, override=timedelta())
     assert await sweep.tick() == {"failed": 1}
     assert (await row(server, patient))["status"] == "provisioning"
     [(name, payload)] = await events(server, slow)
@@ -152,8 +153,31 @@ async def test_a_start_that_takes_too_long_fails_with_its_limit(server: Server) 
         600,
     )
     assert (payload["runtime"], payload["source"]) == ("langgraph", "provision_timeout_sweep")
-    everyone = ProvisionTimeouts(server.db, server.losses, tail, override=timedelta(seconds=60))
+    everyone = ProvisionTimeouts(
+        server.db, server.losses, tail, server.timeouts, override=timedelta(seconds=60)
+    )
     assert await everyone.tick() == {"failed": 1}
+
+
+async def test_the_most_patient_template_of_a_runtime_sets_its_limit(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    for name, seconds in (("slow", 1200), ("slower", 2400), ("odd", "many")):
+        (tmp_path / name).mkdir()
+        config = f"runtime: langgraph\nruntime_config: {{provision_timeout_seconds: {seconds}}}\n"
+        (tmp_path / name / "config.yaml").write_text(config)
+    server = await make_server(provisioner="process", configs_dir=str(tmp_path))
+    slow = await add_workspace(server, status="provisioning", status_changed_at=ago(2300))
+    tail = server.boot_log.tail
+    sweep = ProvisionTimeouts(server.db, server.losses, tail, server.timeouts, override=timedelta())
+    assert await sweep.tick() == {"failed": 0}
+    async with connect(server, ADMIN_TOKEN) as admin:
+        one = (await admin.get(f"/workspaces/{slow}")).json()
+        [listed] = (await admin.get("/workspaces")).json()
+    assert one["provision_timeout_ms"] == listed["provision_timeout_ms"] == 2_400_000
+    async with server.db.transaction() as tx:
+        await tx.execute("UPDATE workspaces SET status_changed_at = $1", ago(2401))
+    assert await sweep.tick() == {"failed": 1}
 
 
 async def test_idle_workspaces_are_put_to_sleep(server: Server) -> None:
@@ -164,11 +188,19 @@ async def test_idle_workspaces_are_put_to_sleep(server: Server) -> None:
     early = await add_workspace(server, **idle | {"idle_since": ago(200)})
     never = await add_workspace(server, idle_since=ago(90_000))
     outside = await add_workspace(server, **idle, runtime="external", desired="none")
+    asked = await add_workspace(server, **idle)  # a message is under way that its agent has not told of
+    async with server.db.transaction() as tx:
+        await tx.execute(
+            "INSERT INTO workspace_slots"
+            " (workspace_id, slot, holder, message_id, chain_id, depth, hops, path, since, until)"
+            " VALUES ($1, 1, $1, 'm', $1, 0, 0, '{}', now(), now() + interval '1 minute')",
+            asked,
+        )
     monitor = HibernationMonitor(server.db, server.lifecycle, interval_seconds=120)
     assert await monitor.tick() == {"hibernated": 1}
     asleep = await row(server, sleepy)
     assert (asleep["status"], asleep["desired"]) == ("hibernating", "hibernate")
-    for other in (busy, talking, early, never, outside):
+    for other in (busy, talking, early, never, outside, asked):
         assert (await row(server, other))["status"] == "online"
 
 

@@ -53,7 +53,7 @@ class Activity:
         self._pending: dict[UUID, Entry] = {}
         self._writer: Coalescer[UUID, UUID] = Coalescer(self._write, max_keys=_MAX_BATCH)
         self._log = log.get()
-        self.clean: Cleaner | None = None
+        self.cleaner: Cleaner | None = None
 
     async def record(self, entry: Entry, *, tx: Connection | None = None) -> UUID:
         """Write a row and tell the workspace's clients. Raises `WorkspaceNotFound`.
@@ -72,6 +72,22 @@ class Activity:
             raise WorkspaceNotFound
         return recorded
 
+    async def record_many(self, tx: Connection, entries: Sequence[Entry]) -> None:
+        """Write many rows at once as part of `tx`; those of absent workspaces are left out."""
+        if self.cleaner is not None:
+            await self.cleaner.prepare(
+                [speaker for entry in entries for speaker in (entry.workspace_id, entry.source_id)], tx
+            )
+        entries = [_capped(await self._cleaned(entry, tx)) for entry in entries]
+        ids = [self._ids.new() for _ in entries]
+        created = await store.insert(tx, ids, entries)
+        frames = [
+            _logged_frame(created[activity_id], activity_id, entry)
+            for activity_id, entry in zip(ids, entries, strict=True)
+            if activity_id in created
+        ]
+        await self._events.send(*frames, tx=tx)
+
     async def conclude(self, tx: Connection, entry: Entry) -> UUID:
         """Complete the row that was recorded under the entry's key when its message was queued.
 
@@ -86,11 +102,11 @@ class Activity:
 
     async def _cleaned(self, entry: Entry, tx: Connection | None) -> Entry:
         """The entry without the secrets of those whom it is about."""
-        if self.clean is None:
+        if self.cleaner is None:
             return entry
         speakers = (entry.workspace_id, entry.source_id, entry.target_id)
         said = {name: value for name in _SAID if (value := getattr(entry, name))}
-        return msgspec.structs.replace(entry, **await self.clean(speakers, said, tx))
+        return msgspec.structs.replace(entry, **await self.cleaner.clean(speakers, said, tx))
 
     async def report(self, caller: Principal, workspace_id: UUID, told: ActivityReport) -> UUID:
         """Record what a workspace tells of itself (contract 03 §11.3)."""

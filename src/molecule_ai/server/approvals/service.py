@@ -185,6 +185,19 @@ class Approvals:
         now = await self._current(approval_id)
         raise errors.NoLongerPending(status=now.status.value)
 
+    async def requester_removed(self, tx: Connection, workspace_ids: Sequence[UUID], actor: str) -> None:
+        """Nobody is left to use what these workspaces asked for: their open requests are withdrawn."""
+        for approval in await store.withdraw_all(tx, workspace_ids, by="workspace removed"):
+            payload = {
+                "approval_id": str(approval.id),
+                "decision": "withdrawn",
+                "decided_by": approval.decided_by,
+            }
+            await self._events.append(
+                tx, Event.APPROVAL_WITHDRAWN, approval.workspace_id, payload, actor=actor
+            )
+            await self._tell_agent(tx, approval)
+
     async def rules(self, workspace_id: UUID) -> ApprovalRules:
         """The rules of a workspace."""
         async with self._db.connection() as connection:

@@ -147,6 +147,18 @@ async def settle(
     return await find(tx, approval_id) if ended else None
 
 
+WITHDRAW_ALL = """
+    UPDATE approval_requests
+       SET status = 'withdrawn', decided_by = $2, decided_at = now(), escalate_at = NULL
+     WHERE workspace_id = ANY($1) AND status IN ('pending', 'escalated') RETURNING id"""
+
+
+async def withdraw_all(tx: Connection, workspace_ids: Sequence[UUID], *, by: str) -> list[Approval]:
+    """End every open request of these workspaces."""
+    ended = [row["id"] for row in await tx.fetch(WITHDRAW_ALL, list(workspace_ids), by)]
+    return await many(tx, Approval, FIND_ALL, ended) if ended else []
+
+
 EXPIRE = """
     UPDATE approval_requests
        SET status = 'denied', decided_by = 'auto-expired', decided_at = now(), escalate_at = NULL

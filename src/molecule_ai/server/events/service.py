@@ -22,9 +22,13 @@ MAX_NOTIFICATION = 7900  # bytes; PostgreSQL takes 7,999
 class Cleaner(Protocol):
     """Takes secrets of some workspaces out of what is about to be told."""
 
-    async def __call__(
+    async def clean(
         self, speakers: Sequence[UUID | None], value: Any, tx: Connection | None = None
     ) -> Any: ...
+
+    async def prepare(self, speakers: Sequence[UUID | None], tx: Connection) -> None:
+        """Read at once what `clean` will need for these."""
+        ...
 
 
 class Events:
@@ -33,7 +37,7 @@ class Events:
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
-        self.clean: Cleaner | None = None
+        self.cleaner: Cleaner | None = None
 
     async def append(
         self,
@@ -63,6 +67,7 @@ class Events:
     ) -> None:
         """Record many events in their order as one statement: what an import of a whole tree needs."""
         if events:
+            await self._prepare([workspace_id for _, workspace_id, _ in events], tx)
             await store.append_many(
                 tx,
                 [
@@ -116,6 +121,7 @@ class Events:
         """
         if not frames:
             return
+        await self._prepare([frame.workspace_id for frame in frames], tx)
         for frame in frames:
             frame.payload = await self._clean(frame.workspace_id, frame.payload, tx)
         if tx is not None:
@@ -124,12 +130,16 @@ class Events:
         async with self._db.connection() as connection:
             await _notify(connection, frames)
 
+    async def _prepare(self, speakers: Sequence[UUID | None], tx: Connection | None) -> None:
+        if self.cleaner is not None and tx is not None and len(speakers) > 1:
+            await self.cleaner.prepare(speakers, tx)
+
     async def _clean(
         self, workspace_id: UUID | None, payload: dict[str, Any], tx: Connection | None
     ) -> dict[str, Any]:
-        if self.clean is None or workspace_id is None:
+        if self.cleaner is None or workspace_id is None:
             return payload
-        cleaned: dict[str, Any] = await self.clean([workspace_id], payload, tx)
+        cleaned: dict[str, Any] = await self.cleaner.clean([workspace_id], payload, tx)
         return cleaned
 
 

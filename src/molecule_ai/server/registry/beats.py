@@ -76,7 +76,7 @@ class Beats:
         self._untold: dict[tuple[Event, UUID], dict[str, Any]] = {}
         self._teller: asyncio.Task[None] | None = None
         self._log = log.get()
-        self.clean: Cleaner | None = None
+        self.cleaner: Cleaner | None = None
 
     async def put(self, beat: Beat) -> Outcome:
         """Return when the beat is written. Raises `WorkspaceNotFound` or `WorkspaceRemoved`."""
@@ -93,9 +93,9 @@ class Beats:
         return await self._put(beat, token_hash)
 
     async def _put(self, beat: Beat, token_hash: bytes | None) -> Outcome | None:
-        if (beat.sample_error or beat.current_task) and self.clean is not None:
+        if (beat.sample_error or beat.current_task) and self.cleaner is not None:
             said = {"sample_error": beat.sample_error, "current_task": beat.current_task}
-            beat = msgspec.structs.replace(beat, **await self.clean([beat.workspace_id], said))
+            beat = msgspec.structs.replace(beat, **await self.cleaner.clean([beat.workspace_id], said))
         future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(((beat.workspace_id, token_hash), (beat, future)))
         if self._writers < MAX_WRITERS:

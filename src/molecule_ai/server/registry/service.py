@@ -72,7 +72,7 @@ class Registry:
         self._interval = heartbeat_interval_seconds
         self._starts_agents = starts_agents
         self._prefers_proxy = prefers_proxy
-        self.clean: Cleaner | None = None
+        self.cleaner: Cleaner | None = None
 
     async def register(self, caller: Principal, data: Registration) -> Registered:
         """Store what an agent says of itself and bring its workspace online.
@@ -99,9 +99,9 @@ class Registry:
             return await self._register(tx, caller, data, known, url)
 
     async def _cleaned(self, workspace_id: UUID, card: dict[str, Any]) -> dict[str, Any]:
-        if self.clean is None:
+        if self.cleaner is None:
             return card
-        cleaned: dict[str, Any] = await self.clean([workspace_id], card)
+        cleaned: dict[str, Any] = await self.cleaner.clean([workspace_id], card)
         return cleaned
 
     async def _url(self, data: Registration, known: Known | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ MASK = "[REDACTED:SECRET]"
 SHORTEST = 8  # characters; shorter values would blot out ordinary words
 FORMER = 64  # values of a workspace that are remembered after they changed: the agent may still print them
 
-Opened = Callable[[Connection, UUID], Awaitable[Sequence[str]]]
+Opened = Callable[[Connection, Sequence[UUID]], Awaitable[Mapping[UUID, Sequence[str]]]]
 FindHolders = Callable[[Connection], Awaitable["Holders"]]
 
 
@@ -57,7 +57,7 @@ class Holders(Struct, frozen=True):
     everybody: bool
     some: frozenset[UUID]
 
-    def __contains__(self, workspace_id: UUID) -> bool:
+    def __contains__(self, workspace_id: object) -> bool:
         return self.everybody or workspace_id in self.some
 
 
@@ -92,30 +92,42 @@ class Redaction:
                 value = mask.value(value)
         return value
 
+    async def prepare(self, speakers: Sequence[UUID | None], tx: Connection) -> None:
+        """Read at once what `clean` will need for these workspaces."""
+        unknown = {one for one in speakers if one is not None and one not in self._masks}
+        if self._holders is not None:
+            unknown = {one for one in unknown if one in self._holders}
+        if unknown:
+            await self._load(sorted(unknown), tx)
+
     async def _mask(self, workspace_id: UUID, tx: Connection | None) -> Mask | None:
         known = self._masks.get(workspace_id)
         if known is not None:
             return known
-        if self._holders is not None and workspace_id not in self._holders:
+        if self._holders is not None and not (workspace_id in self._holders or workspace_id in self._former):
             return None
         if tx is not None:
-            return await self._load(workspace_id, tx)
+            return (await self._load([workspace_id], tx))[workspace_id]
         async with self._db.connection() as connection:
-            return await self._load(workspace_id, connection)
+            return (await self._load([workspace_id], connection))[workspace_id]
 
-    async def _load(self, workspace_id: UUID, connection: Connection) -> Mask | None:
+    async def _load(self, workspace_ids: Sequence[UUID], connection: Connection) -> Mapping[UUID, Mask]:
         """What is read while a change arrives is used once and not kept."""
         version = self._version
         holders = self._holders or await self._find_holders(connection)
-        former = self._former.get(workspace_id, frozenset())
-        values = await self._opened(connection, workspace_id) if workspace_id in holders else ()
-        all_values = frozenset(values) | frozenset(sorted(former)[:FORMER])
-        mask = self._shared.get(all_values) or Mask(all_values)
+        some = [workspace_id for workspace_id in workspace_ids if workspace_id in holders]
+        opened = await self._opened(connection, some) if some else {}
+        masks = {}
+        for workspace_id in workspace_ids:
+            former = sorted(self._former.get(workspace_id, ()))[:FORMER]
+            values = frozenset([*opened.get(workspace_id, ()), *former])
+            masks[workspace_id] = self._shared.get(values) or Mask(values)
+            if version == self._version:
+                self._shared[values] = masks[workspace_id]
         if version == self._version:
             self._holders = holders
-            if all_values:
-                self._masks[workspace_id] = self._shared[all_values] = mask
-        return mask
+            self._masks |= {one: mask for one, mask in masks.items() if one in holders or mask.values}
+        return masks
 
 
 def _says_something(value: Any) -> bool:

@@ -84,14 +84,19 @@ class Secrets:
             raise SecretsBroken(failed_keys=sorted(broken))
         return opened
 
-    async def _known_values(self, connection: Connection, workspace_id: UUID) -> Sequence[str]:
-        """Every value that the agent may have seen and that opens, without those that name a model."""
-        values = []
-        for row in await store.read(connection, workspace_id):
+    async def _known_values(
+        self, connection: Connection, workspace_ids: Sequence[UUID]
+    ) -> Mapping[UUID, Sequence[str]]:
+        """Every value that these agents may have seen and that opens, without those that name a model."""
+        common: list[str] = []
+        own: dict[UUID, list[str]] = {workspace_id: [] for workspace_id in workspace_ids}
+        for row in await store.read_many(connection, workspace_ids):
+            if row.key in names.MODELS:
+                continue
+            values = common if row.workspace_id is None else own[row.workspace_id]
             with contextlib.suppress(SealBroken, UnicodeDecodeError):
-                if row.key not in names.MODELS:
-                    values.append(self._keyring.open(row.sealed, _row(row.workspace_id, row.key)).decode())
-        return values
+                values.append(self._keyring.open(row.sealed, _row(row.workspace_id, row.key)).decode())
+        return {workspace_id: [*common, *values] for workspace_id, values in own.items()}
 
     async def _changed(self, tx: Connection) -> None:
         """What agents say is looked through with the new values, in this process and in all others."""

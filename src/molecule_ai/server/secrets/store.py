@@ -159,6 +159,19 @@ async def dependents_of_global(connection: Connection, key: str) -> list[UUID]:
     return [row["id"] for row in await connection.fetch(DEPENDENTS, key)]
 
 
+READ_MANY = """
+    SELECT NULL::uuid AS workspace_id, key, encrypted_value, encryption_version FROM global_secrets
+     WHERE delivery = 'environment'
+    UNION ALL
+    SELECT workspace_id, key, encrypted_value, encryption_version FROM workspace_secrets
+     WHERE workspace_id = ANY($1) AND delivery = 'environment'"""
+
+
+async def read_many(connection: Connection, workspace_ids: Sequence[UUID]) -> list[SealedRow]:
+    """Everything org-wide, and what these workspaces have of their own."""
+    return await many(connection, SealedRow, READ_MANY, list(workspace_ids))
+
+
 HOLDERS = """
     SELECT EXISTS (SELECT 1 FROM global_secrets) AS everybody,
            ARRAY(SELECT DISTINCT workspace_id FROM workspace_secrets) AS some"""

@@ -11,15 +11,27 @@ from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.settings import Settings
 
+from .broadcasts import Broadcasts
 from .configuration import Configuration
-from .configuration_schemas import AbilitiesInput, AbilitiesUpdated, Config, Connected, Done
+from .configuration_schemas import (
+    AbilitiesInput,
+    AbilitiesUpdated,
+    BroadcastInput,
+    BroadcastSent,
+    Config,
+    Connected,
+    Done,
+)
 from .errors import (
     ConfigIsNoObject,
     ConfigTooLarge,
     InvalidConfigJson,
     InvalidWorkspaceId,
+    MayNotBroadcast,
     NotExternal,
+    SharedContextRemoved,
     StoredConfigTooLarge,
+    TooManyBroadcasts,
     WorkspaceNotFound,
     WorkspaceRemoved,
 )
@@ -64,6 +76,22 @@ async def update_workspace_abilities(
     return await configuration.set_abilities(caller, workspace_id, data)
 
 
+@post(
+    f"{_ONE}/broadcast",
+    Tier.WORKSPACE,
+    errors=[MayNotBroadcast, TooManyBroadcasts, WorkspaceRemoved],
+    tags=_TAGS,
+)
+async def broadcast_message(
+    broadcasts: Here[Broadcasts],
+    caller: Here[Principal],
+    workspace_id: FromPath[UUID],
+    data: JSONBody[BroadcastInput],
+) -> BroadcastSent:
+    """Tell every other workspace something; at most 10 times a minute, and only where it is enabled."""
+    return await broadcasts.send(caller, workspace_id, data.message)
+
+
 @get(f"{_ONE}/external/connection", Tier.WORKSPACE, errors=[NotExternal, WorkspaceRemoved], tags=_TAGS)
 async def get_external_connection(
     configuration: Here[Configuration],
@@ -87,10 +115,18 @@ async def rotate_external_credentials(
     return await configuration.rotate(caller, workspace_id, platform_url=public_url(request, settings))
 
 
+@get(f"{_ONE}/shared-context", Tier.WORKSPACE, errors=[SharedContextRemoved], tags=_TAGS)
+async def get_shared_context(workspace_id: FromPath[UUID]) -> Done:
+    """Refuse: files of a parent's own are no way to share; team memory is."""
+    raise SharedContextRemoved
+
+
 handlers = [
+    get_shared_context,
     get_workspace_config,
     update_workspace_config,
     update_workspace_abilities,
+    broadcast_message,
     get_external_connection,
     rotate_external_credentials,
 ]

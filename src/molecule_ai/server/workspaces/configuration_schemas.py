@@ -36,6 +36,19 @@ class AbilitiesUpdated(Struct, kw_only=True):
     talk_to_user_enabled: bool
 
 
+class BroadcastInput(Struct, kw_only=True):
+    """What everybody else shall know."""
+
+    message: Annotated[str, Meta(min_length=1, max_length=16_000)]
+
+
+class BroadcastSent(Struct, kw_only=True):
+    """How many workspaces it is for."""
+
+    status: Annotated[str, Meta(examples=["sent"])] = "sent"
+    delivered: int
+
+
 class Connected(Struct, kw_only=True):
     """How the external agent connects."""
 

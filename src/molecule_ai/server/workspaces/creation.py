@@ -33,7 +33,7 @@ class Creation:
         self._ids = ids
         self._resolver = resolver
         self._urls = urls
-        self._has_backend = has_backend
+        self.has_backend = has_backend
 
     async def prepare(self, data: WorkspaceCreate) -> tuple[NewWorkspace, list[Notice]]:
         """The row to insert and what its creator should know. Raises what is wrong with the request."""
@@ -48,7 +48,7 @@ class Creation:
         else:
             new.launch_files = self._files(new, choice)
         notices = [*choice.notices, *memory_notices(data.initial_memories or ())]
-        if not (external or self._has_backend):
+        if not (external or self.has_backend):
             notices.append(NO_BACKEND)
         return new, notices
 

@@ -9,6 +9,7 @@ from molecule_ai.kernel.errors import (
     InvalidRequest,
     NotFound,
     NotPermitted,
+    RateLimited,
     TooLarge,
     Unprocessable,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "InvalidWorkspaceFields",
     "InvalidWorkspaceId",
     "InvalidWorkspacePayload",
+    "MayNotBroadcast",
     "ModelRequired",
     "NameTaken",
     "NamesExhausted",
@@ -51,10 +53,12 @@ __all__ = [
     "PlatformHasNoParent",
     "RuntimeKindFixed",
     "RuntimeUnresolved",
+    "SharedContextRemoved",
     "StateGone",
     "StoredConfigTooLarge",
     "TargetNotFound",
     "TargetOccupied",
+    "TooManyBroadcasts",
     "UnknownRuntime",
     "UnregisteredModel",
     "WorkspaceNotFound",
@@ -262,6 +266,24 @@ class BrokenConfig(Unprocessable):
     """failed to parse config"""
 
     code = "broken_config"
+
+
+class MayNotBroadcast(NotPermitted):
+    """broadcasting is not enabled for this workspace"""
+
+    code = "BROADCAST_DISABLED"
+
+
+class TooManyBroadcasts(RateLimited):
+    """too many broadcasts; at most 10 a minute"""
+
+    code = "too_many_broadcasts"
+
+
+class SharedContextRemoved(Gone):
+    """shared-context was removed; use team memory"""
+
+    code = "SHARED_CONTEXT_REMOVED"
 
 
 class NotExternal(InvalidRequest):

@@ -82,7 +82,7 @@ class Lifecycle:
         self._has_backend = has_backend
         self._confirms_deletes = confirms_deletes
         self._cleanups: list[Cleanup] = []
-        self.clean: Cleaner | None = None
+        self.cleaner: Cleaner | None = None
 
     def on_removed(self, cleanup: Cleanup) -> None:
         """Call `cleanup(tx, workspace_ids, actor)` in the transaction that removes workspaces."""
@@ -225,8 +225,9 @@ class Lifecycle:
                 raise ExternalWorkspace
             if not self._has_backend:
                 raise ProvisionerNotAvailable
-            if subject.active_tasks > 0 and not force:
-                raise HasActiveTasks(active_tasks=subject.active_tasks)
+            tasks = max(subject.active_tasks, await store.load(tx, workspace_id))
+            if tasks > 0 and not force:
+                raise HasActiveTasks(active_tasks=tasks)
             await self.put_to_sleep(tx, workspace_id, reason="hibernated by hand", actor=caller.label)
             await self._audit(tx, "workspace.hibernate", subject, caller)
 
@@ -369,7 +370,7 @@ class Lifecycle:
         return Noted(ok=True, no_change=moved is None)
 
     async def _cleaned(self, tx: Connection, workspace_id: UUID, text: str) -> str:
-        return text if self.clean is None else str(await self.clean([workspace_id], text, tx))
+        return text if self.cleaner is None else str(await self.cleaner.clean([workspace_id], text, tx))
 
     async def _require_startable(self, tx: Connection, subject: Subject) -> None:
         if subject.is_external:

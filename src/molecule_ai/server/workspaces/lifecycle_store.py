@@ -149,6 +149,14 @@ FIND = """
       FROM workspaces WHERE id = $1"""
 
 
+LOAD = "SELECT load FROM workspace_load WHERE workspace_id = $1"
+
+
+async def load(connection: Connection, workspace_id: UUID) -> int:
+    """How many tasks an agent has: messages under way, and what it reports besides."""
+    return int(await connection.fetchval(LOAD, workspace_id) or 0)
+
+
 async def lock(tx: Connection, workspace_id: UUID) -> Subject | None:
     return await first(tx, Subject, LOCK, workspace_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,6 @@ from msgspec import Raw, Struct
 
 from molecule_ai.server.auth.presented import parse_uuid
 
-from . import runtimes
 from .errors import InvalidFilter
 from .status import Status
 from .store import Filter
@@ -34,13 +33,11 @@ class Page(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-def encode(rows: Sequence[asyncpg.Record], limit: int | None) -> Page:
-    """Encode rows of `store.list_rows`; a full page names the next one's cursor."""
-    timeouts = {
-        name: runtime.provision_timeout_seconds * 1000
-        for name, runtime in runtimes.registry().items()
-        if runtime.provision_timeout_seconds is not None
-    }
+def encode(rows: Sequence[asyncpg.Record], limit: int | None, timeouts: Mapping[str, int]) -> Page:
+    """Encode rows of `store.list_rows`; a full page names the next one's cursor.
+
+    `timeouts` are the seconds that a start may take, by runtime, where one is declared.
+    """
     body = _encoder.encode([_entry(row, timeouts) for row in rows])
     full = limit is not None and len(rows) == limit and limit > 0
     return Page(
@@ -50,7 +47,7 @@ def encode(rows: Sequence[asyncpg.Record], limit: int | None) -> Page:
     )
 
 
-def _entry(row: asyncpg.Record, timeouts: dict[str, int]) -> dict[str, Any]:
+def _entry(row: asyncpg.Record, timeouts: Mapping[str, int]) -> dict[str, Any]:
     entry: dict[str, Any] = dict(row)
     x, y = Raw(entry["x"]), Raw(entry["y"])
     entry["x"], entry["y"], entry["canvas"] = x, y, {"x": x, "y": y}
@@ -59,7 +56,7 @@ def _entry(row: asyncpg.Record, timeouts: dict[str, int]) -> dict[str, Any]:
     entry["agent_card"] = _NULL if card is None else Raw(card)
     timeout = timeouts.get(entry["runtime"])
     if timeout is not None:
-        entry["provision_timeout_ms"] = timeout
+        entry["provision_timeout_ms"] = timeout * 1000
     return entry
 
 

@@ -10,14 +10,14 @@ from molecule_ai.kernel import log
 from molecule_ai.kernel.clock import Clock
 from molecule_ai.kernel.db import Database
 
-from . import lifecycle_store, runtimes
+from . import lifecycle_store
 from . import liveness_store as store
 from .lifecycle import Lifecycle
 from .losses import Losses
 from .status import Status
+from .timeouts import DEFAULT, Timeouts
 
 MAX_PER_TICK = 500
-DEFAULT_PROVISION_TIMEOUT = timedelta(minutes=10)
 SWEEP = "provision-timeout-sweep"
 SOURCE = "provision_timeout_sweep"  # in the event, as contract 02 §13 writes it
 
@@ -77,21 +77,29 @@ class ProvisionTimeouts:
     interval_seconds = 10.0
 
     def __init__(
-        self, db: Database, losses: Losses, tail: Callable[[UUID], Awaitable[str]], *, override: timedelta
+        self,
+        db: Database,
+        losses: Losses,
+        tail: Callable[[UUID], Awaitable[str]],
+        timeouts: Timeouts,
+        *,
+        override: timedelta,
     ) -> None:
         self._db = db
         self._losses = losses
         self._tail = tail
+        self._timeouts = timeouts
         self._override = override
         self._log = log.get()
 
     async def tick(self) -> dict[str, int]:
-        at_least = self._override or _shortest()
+        declared = {name: timedelta(seconds=s) for name, s in (await self._timeouts.declared()).items()}
+        at_least = self._override or min([DEFAULT, *declared.values()])
         async with self._db.connection() as connection:
             starting = await store.starting(connection, at_least, MAX_PER_TICK)
         failed = 0
         for start in starting:
-            limit = self._override or _timeout(start.runtime)
+            limit = self._override or declared.get(start.runtime, DEFAULT)
             if start.seconds >= limit.total_seconds():
                 failed += await self._fail(start.id, start.runtime, int(limit.total_seconds()))
         return {"failed": failed}
@@ -135,14 +143,3 @@ class HibernationMonitor:
                 if await store.idle(tx, 1, workspace_id):  # a task may have begun since
                     hibernated += await self._lifecycle.put_to_sleep(tx, workspace_id, reason="idle")
         return {"hibernated": hibernated}
-
-
-def _timeout(runtime: str) -> timedelta:
-    known = runtimes.registry().get(runtime)
-    if known is not None and known.provision_timeout_seconds is not None:
-        return timedelta(seconds=known.provision_timeout_seconds)
-    return DEFAULT_PROVISION_TIMEOUT
-
-
-def _shortest() -> timedelta:
-    return min([DEFAULT_PROVISION_TIMEOUT, *(_timeout(name) for name in runtimes.names())])

@@ -48,6 +48,7 @@ IDLE = """
      WHERE hibernation_idle_minutes > 0 AND status IN ('online', 'degraded') AND active_tasks = 0
        AND desired = 'run' AND runtime <> 'external' AND generation = observed_generation
        AND idle_since < now() - make_interval(mins => hibernation_idle_minutes)
+       AND NOT EXISTS (SELECT 1 FROM workspace_load l WHERE l.workspace_id = workspaces.id AND l.load > 0)
        AND COALESCE(last_outbound_at, '-infinity') < now() - make_interval(mins => hibernation_idle_minutes)
        AND ($2::uuid IS NULL OR id = $2) LIMIT $1"""
 

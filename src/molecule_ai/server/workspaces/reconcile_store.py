@@ -223,6 +223,18 @@ async def expected(connection: Connection, node: str | None) -> dict[UUID, UUID]
     return {row["id"]: UUID(row["instance_id"]) for row in await connection.fetch(EXPECTED, node)}
 
 
+LIKELY_RUNTIMES = """
+    SELECT runtime FROM workspaces
+     WHERE desired IN ('run', 'hibernate') AND status NOT IN ('removed', 'failed', 'paused')
+       AND (node IS NULL OR node = $1)
+     GROUP BY runtime ORDER BY count(*) DESC, runtime LIMIT $2"""
+
+
+async def likely_runtimes(connection: Connection, node: str | None, limit: int) -> list[str]:
+    """The runtimes of most of the agents that may be started on this node."""
+    return [row["runtime"] for row in await connection.fetch(LIKELY_RUNTIMES, node, limit)]
+
+
 class Running(Struct, frozen=True, kw_only=True):
     """A workspace that is said to run here."""
 

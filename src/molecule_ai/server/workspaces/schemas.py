@@ -77,6 +77,7 @@ class Workspace(PublicWorkspace, kw_only=True):
     awareness_namespace: str | None
     source_template: str | None
     removed_at: datetime | None
+    isolation: Annotated[str | None, Meta(description="What really confines the running agent.")]
 
 
 class CanvasInput(Struct):

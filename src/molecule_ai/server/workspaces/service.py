@@ -40,6 +40,7 @@ from .schemas import (
 )
 from .status import Status
 from .store import Filter
+from .timeouts import Timeouts
 
 RECONCILE = "molecule_reconcile"
 MAX_NAME_ATTEMPTS = 20
@@ -50,13 +51,20 @@ class Workspaces:
     """The org chart's rows: who exists, and as what."""
 
     def __init__(
-        self, db: Database, events: Events, secrets: Secrets, tokens: Tokens, creation: Creation
+        self,
+        db: Database,
+        events: Events,
+        secrets: Secrets,
+        tokens: Tokens,
+        creation: Creation,
+        timeouts: Timeouts,
     ) -> None:
         self._db = db
         self._events = events
         self._secrets = secrets
         self._tokens = tokens
         self._creation = creation
+        self._timeouts = timeouts
 
     async def count_by_status(self) -> dict[str, int]:
         """How many workspaces there are in each state."""
@@ -115,6 +123,8 @@ class Workspaces:
         inserted = await store.insert(tx, workspaces)
         if len(inserted) < len(workspaces):
             return False
+        if not self._creation.has_backend:
+            await store.keep_plan(tx, list(inserted))
         await self._secrets.store_many(tx, {new.id: new.secrets for new in workspaces}, actor=actor)
         await self._events.append_many(tx, [_announcement(new) for new in workspaces], actor=actor)
         await notify(tx, RECONCILE)
@@ -123,7 +133,9 @@ class Workspaces:
     async def find(self, connection: Connection, workspace_id: UUID) -> Workspace | None:
         """The workspace, removed or not; None when there never was one."""
         found = await store.find(connection, workspace_id)
-        return None if found is None else _with_timeout(found)
+        if found is not None and (seconds := (await self._timeouts.declared()).get(found.runtime)):
+            found.provision_timeout_ms = seconds * 1000
+        return found
 
     async def get(
         self, connection: Connection, workspace_id: UUID, *, include_removed: bool = False
@@ -150,7 +162,7 @@ class Workspaces:
         """Workspaces that are not removed, encoded, oldest first."""
         async with self._db.connection() as connection:
             rows = await store.list_rows(connection, wanted)
-        return encode(rows, wanted.limit)
+        return encode(rows, wanted.limit, await self._timeouts.declared())
 
     async def state(self, workspace_id: UUID) -> WorkspaceState:
         """What a polling agent asks. Raises `StateGone` for one that is removed or unknown."""
@@ -215,10 +227,3 @@ def _created(
         connection=connection or UNSET,
         warnings=notices or UNSET,
     )
-
-
-def _with_timeout(workspace: Workspace) -> Workspace:
-    known = runtimes.registry().get(workspace.runtime)
-    if known is not None and known.provision_timeout_seconds is not None:
-        workspace.provision_timeout_ms = known.provision_timeout_seconds * 1000
-    return workspace

@@ -39,7 +39,7 @@ FIND = """
            w.runtime, w.model, w.workspace_dir, w.workspace_access, w.budget_limit, w.monthly_spend,
            w.agent_card, w.last_heartbeat_at, w.last_outbound_at, w.broadcast_enabled, w.talk_to_user_enabled,
            w.kind, w.delivery_mode, w.hibernation_idle_minutes, w.status_reason, w.awareness_namespace,
-           w.source_template, w.removed_at, w.created_at, w.updated_at,
+           w.source_template, w.removed_at, w.created_at, w.updated_at, w.handle ->> 'isolation' AS isolation,
            COALESCE(l.x, 0) AS x, COALESCE(l.y, 0) AS y, COALESCE(l.collapsed, false) AS collapsed
       FROM workspaces w LEFT JOIN canvas_layouts l ON l.workspace_id = w.id WHERE w.id = $1"""
 
@@ -57,7 +57,7 @@ LIST = """
            COALESCE(l.collapsed, false) AS collapsed, w.agent_card::text AS agent_card, w.last_heartbeat_at,
            w.last_outbound_at, w.broadcast_enabled, w.talk_to_user_enabled, w.kind, w.delivery_mode,
            w.hibernation_idle_minutes, w.status_reason, w.awareness_namespace, w.source_template,
-           w.removed_at, w.created_at, w.updated_at
+           w.removed_at, w.created_at, w.updated_at, w.handle ->> 'isolation' AS isolation
       FROM workspaces w LEFT JOIN canvas_layouts l ON l.workspace_id = w.id
      WHERE w.status <> 'removed'"""
 _CONDITIONS = {
@@ -179,6 +179,18 @@ async def insert(tx: Connection, workspaces: Sequence[NewWorkspace]) -> dict[UUI
         for position, new in enumerate(workspaces)
     ]
     return {row["id"]: row["created_at"] for row in await tx.fetch(INSERT, given)}
+
+
+KEEP_PLAN = """
+    INSERT INTO workspace_config (workspace_id, data)
+    SELECT id, jsonb_build_object('name', name, 'runtime', runtime, 'tier', tier, 'template', template)
+      FROM workspaces WHERE id = ANY($1) AND desired = 'run'
+    ON CONFLICT (workspace_id) DO NOTHING"""
+
+
+async def keep_plan(tx: Connection, ids: Sequence[UUID]) -> None:
+    """Write where clients look what would have been started, had there been a back end (contract 02 §4.1)."""
+    await tx.execute(KEEP_PLAN, list(ids))
 
 
 LIVE = "SELECT id FROM workspaces WHERE id = $1 AND status <> 'removed'"

@@ -13,7 +13,7 @@ import msgspec
 
 from molecule_ai.kernel import log
 from molecule_ai.kernel.db import Database
-from molecule_ai.provisioners.base import Handle, Provisioner
+from molecule_ai.provisioners.base import Handle, Prepares, Provisioner
 from molecule_ai.provisioners.errors import ProvisionError
 
 from . import reconcile_store as store
@@ -22,6 +22,7 @@ from .reconcile_store import Running
 
 KEEP_FILES = timedelta(days=7)
 MAX_FILES_PER_TICK = 20
+MAX_WARM = 2  # runtimes; each keeps a preloaded process in memory
 
 
 class HealthSweep:
@@ -55,6 +56,27 @@ class HealthSweep:
             return not await self._provisioner.is_running(msgspec.convert(row.handle, Handle))
         except (ProvisionError, msgspec.ValidationError):
             return False
+
+
+class Warmth:
+    """Keeps the node ready to start the runtimes that its sleepers will need."""
+
+    name = "warm-starts"
+    interval_seconds = 60.0
+
+    def __init__(self, db: Database, provisioner: Provisioner) -> None:
+        self._db = db
+        self._provisioner = provisioner
+        self._node = provisioner.node or None
+
+    async def tick(self) -> dict[str, list[str]]:
+        if not isinstance(self._provisioner, Prepares):
+            return {"warm": []}
+        async with self._db.connection() as connection:
+            wanted = await store.likely_runtimes(connection, self._node, MAX_WARM)
+        for runtime in wanted:
+            await self._provisioner.warm(runtime)
+        return {"warm": wanted}
 
 
 class OrphanSweeper:

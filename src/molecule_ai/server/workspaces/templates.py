@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from molecule_ai.kernel.paths import PathRejected, inside
 
-from . import launch_config
+from . import launch_config, runtimes
 from .errors import InvalidTemplate
 
 MAX_FILES = 500
@@ -77,6 +77,21 @@ class Templates:
         except launch_config.InvalidConfigFile as problem:
             raise InvalidTemplate(detail=f"{name}/config.yaml: {problem}") from problem
         return Template(name=name, files=read.files, config=config, left_out=read.left_out)
+
+    def provision_timeouts(self) -> dict[str, int]:
+        """The longest `runtime_config.provision_timeout_seconds` that templates of a runtime declare."""
+        found: dict[str, int] = {}
+        for path in sorted(self._root.glob(f"*/{launch_config.CONFIG}")) if self._root else ():
+            try:
+                config = launch_config.read(path.read_text("utf-8-sig"))
+            except (OSError, UnicodeDecodeError, launch_config.InvalidConfigFile):
+                continue
+            section = config.get("runtime_config")
+            seconds = section.get("provision_timeout_seconds") if isinstance(section, dict) else None
+            if isinstance(seconds, int) and not isinstance(seconds, bool) and seconds > 0:
+                runtime = _text(config.get("runtime")) or runtimes.DEFAULT
+                found[runtime] = max(seconds, found.get(runtime, 0))
+        return found
 
     def _directory(self, name: str) -> Path | None:
         if self._root is None:
