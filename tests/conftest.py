@@ -8,9 +8,9 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -22,10 +22,15 @@ from molecule_ai.host.postgres import EmbeddedPostgres, program
 from molecule_ai.kernel import migrations
 from molecule_ai.server.app import Server, running
 from molecule_ai.server.settings import Settings
+from tests.containers.podman import NoEngine, Podman, engine
 
 ADMIN_TOKEN = "test-admin-token-0123456789abcdef"
 
 MakeServer = Callable[..., Awaitable[Server]]
+
+
+class _NoParameters:
+    params: ClassVar[dict[str, object]] = {}
 
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -42,8 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what stands on SQL, so that it can be run on another PostgreSQL without the rest."""
+    """Mark what stands on SQL, so that it can be run on another PostgreSQL without the rest.
+
+    What needs containers goes to one worker, because there is one engine.
+    """
     for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "containers" in names or "docker" in getattr(item, "callspec", _NoParameters).params.values():
+            item.add_marker(pytest.mark.xdist_group("containers"))
+            item.add_marker("containers")
         if "postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
 
@@ -75,6 +87,17 @@ def _forget_durability(dsn: str) -> None:
 
 def _named(dsn: str, database: str) -> str:
     return urlsplit(dsn)._replace(path=f"/{database}").geturl()
+
+
+@pytest.fixture(scope="session")
+def containers() -> Iterator[Podman]:
+    """A container engine of the tests' own. Where none can run, the test is skipped and says why."""
+    with ExitStack() as stack:
+        try:
+            podman = stack.enter_context(engine())
+        except (NoEngine, OSError, subprocess.SubprocessError) as reason:
+            pytest.skip(f"no container engine: {reason}")
+        yield podman
 
 
 @pytest.fixture(scope="session")

@@ -70,8 +70,11 @@ def main() -> None:
     if os.environ.get("STUB_CHILD"):
         # In a session of its own: no process group leads to it.
         subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL)
-    server = HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
-    server.socket = socket.socket(fileno=int(os.environ["AGENT_LISTEN_FD"]))
+    if "AGENT_LISTEN_FD" in os.environ:
+        server = HTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        server.socket = socket.socket(fileno=int(os.environ["AGENT_LISTEN_FD"]))
+    else:
+        server = HTTPServer(("0.0.0.0", int(os.environ["AGENT_PORT"])), Handler)
     server.serve_forever()
 
 

@@ -2,27 +2,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import os
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
 
-from molecule_ai.provisioners.base import Handle, Launch
+from molecule_ai.provisioners.docker import names
 from molecule_ai.provisioners.local import scan
 from molecule_ai.provisioners.local.ending import end
 from molecule_ai.provisioners.process import ProcessProvisioner
 
-STUB = str(Path(__file__).with_name("agent_stub.py"))
-PRELOADS = {"forked": ("http.server", "json", "subprocess")}
+from .backends import Backend, ask, docker_at, make_launch, process_at
+
+__all__ = ["ask", "make_launch", "make_provisioner", "wait_for"]
+make_provisioner = process_at
 
 
 async def wait_for(
-    condition: Callable[[], bool] | Callable[[], Awaitable[bool]], timeout: float = 10.0
+    condition: Callable[[], bool] | Callable[[], Awaitable[bool]], timeout: float = 20.0
 ) -> None:
     """Wait until the condition holds, and fail when it never does."""
     async with asyncio.timeout(timeout):
@@ -33,39 +31,6 @@ async def wait_for(
             await asyncio.sleep(0.01)
 
 
-def make_provisioner(home: Path, **options: Any) -> ProcessProvisioner:
-    return ProcessProvisioner(
-        home,
-        "http://127.0.0.1:8080",
-        entry=STUB,
-        preload=lambda runtime: PRELOADS.get(runtime, ()),
-        **options,
-    )
-
-
-def make_launch(runtime: str = "forked", workspace_id: UUID | None = None, **fields: Any) -> Launch:
-    return Launch(
-        workspace_id=workspace_id or uuid4(),
-        instance_id=uuid4(),
-        name="Research Lead",
-        token="t" * 43,
-        runtime=runtime,
-        config_files={"config.yaml": b"name: Research Lead\n", **fields.pop("config_files", {})},
-        **fields,
-    )
-
-
-async def ask(handle: Handle) -> dict[str, Any]:
-    """What the stub at this URL says about itself."""
-
-    def get() -> dict[str, Any]:
-        with urllib.request.urlopen(handle.url, timeout=10) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
-
-    return await asyncio.to_thread(get)
-
-
 @pytest.fixture
 async def provisioner(tmp_path: Path) -> AsyncIterator[ProcessProvisioner]:
     home = tmp_path / "home with spaces"
@@ -73,6 +38,37 @@ async def provisioner(tmp_path: Path) -> AsyncIterator[ProcessProvisioner]:
     yield provisioner
     await provisioner.close()
     await end(scan.Scanner(provisioner.home_id).look)
+
+
+@pytest.fixture(params=["process", "docker"])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    """Every back end in turn."""
+    home = tmp_path / "home with spaces"
+    made = _process(home) if request.param == "process" else _docker(home, request)
+    yield made
+    if isinstance(made.provisioner, ProcessProvisioner):
+        await end(scan.Scanner(made.provisioner.home_id).look)
+    await made.provisioner.close()
+
+
+def _process(home: Path) -> Backend:
+    provisioner = process_at(home)
+
+    async def living() -> int:
+        return len(scan.marked(provisioner.home_id))
+
+    return Backend("process", provisioner, process_at, living, home)
+
+
+def _docker(home: Path, request: pytest.FixtureRequest) -> Backend:
+    podman = request.getfixturevalue("containers")
+    provisioner = docker_at(home, podman)
+
+    async def living() -> int:
+        labels = {names.INSTALLATION: provisioner.node}
+        return len(await provisioner.engine.containers(labels, is_running=True))
+
+    return Backend("docker", provisioner, lambda other: docker_at(other, podman), living, home)
 
 
 @pytest.fixture(params=["forked", "spawned"])

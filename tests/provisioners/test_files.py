@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 import io
-import os
-import sys
 import tarfile
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -21,30 +18,28 @@ from molecule_ai.provisioners.errors import (
     FileTooLarge,
     IsDirectory,
 )
-from molecule_ai.provisioners.local import scan
-from molecule_ai.provisioners.local.layout import Layout, layout_of
-from molecule_ai.provisioners.process import ProcessProvisioner
 
-from .conftest import make_launch, wait_for
+from .backends import Backend, make_launch
+from .conftest import wait_for
 
 TOKEN = "t" * 43
 
 
 @pytest.fixture
-async def here(provisioner: ProcessProvisioner) -> Layout:
+async def workspace_id(backend: Backend) -> UUID:
     """A workspace with credentials and a link out of each root; its agent does not run."""
     launch = make_launch(inbound_secret="inbound")
-    handle = await provisioner.start(launch)
-    await provisioner.stop(launch.workspace_id, handle, grace=0)
-    here = layout_of(provisioner.home, launch.workspace_id)
-    for root in (here.configs, here.workspace):
-        (root / "out").symlink_to(here.base.parent)
-    return here
+    handle = await backend.provisioner.start(launch)
+    await backend.provisioner.stop(launch.workspace_id, handle, grace=0)
+    files = backend.provisioner.files(launch.workspace_id)
+    planted = await files.exec(["sh", "-c", 'ln -s / out; ln -s / "$WORKSPACE_CONFIG_PATH/out"'])
+    assert planted.exit_code == 0, planted.stderr
+    return launch.workspace_id
 
 
 @pytest.fixture
-def files(provisioner: ProcessProvisioner, here: Layout) -> WorkspaceFiles:
-    return provisioner.files(UUID(here.base.name))
+def files(backend: Backend, workspace_id: UUID) -> WorkspaceFiles:
+    return backend.provisioner.files(workspace_id)
 
 
 async def test_what_is_written_is_read_byte_for_byte(files: WorkspaceFiles) -> None:
@@ -57,18 +52,18 @@ async def test_what_is_written_is_read_byte_for_byte(files: WorkspaceFiles) -> N
     assert await files.stat(Root.CONFIGS, "missing") is None
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "out/x", "a/../../x", "", ".", "a..b", "x\0"])
 @pytest.mark.parametrize("root", [Root.CONFIGS, Root.WORKSPACE])
-async def test_no_verb_leaves_its_root(files: WorkspaceFiles, root: Root, path: str) -> None:
-    for act in (
-        lambda: files.read(root, path),
-        lambda: files.write(root, path, b"x"),
-        lambda: files.write_many(root, {"fine": b"", path: b"x"}),
-        lambda: files.delete(root, path),
-    ):
-        with pytest.raises(ApiError) as refusal:
-            await act()
-        assert refusal.value.status == 400
+async def test_no_verb_leaves_its_root(files: WorkspaceFiles, root: Root) -> None:
+    for path in ("../x", "/etc/passwd", "out/x", "a/../../x", "", ".", "a..b", "x\0"):
+        for act in (
+            lambda path=path: files.read(root, path),
+            lambda path=path: files.write(root, path, b"x"),
+            lambda path=path: files.write_many(root, {"fine": b"", path: b"x"}),
+            lambda path=path: files.delete(root, path),
+        ):
+            with pytest.raises(ApiError) as refusal:
+                await act()
+            assert refusal.value.status == 400
     assert await files.stat(root, "fine") is None
 
 
@@ -88,10 +83,9 @@ async def test_bad_questions_get_answers_that_name_them(files: WorkspaceFiles) -
         await files.read(Root.WORKSPACE, "dir/file/below")
 
 
-async def test_credentials_are_out_of_reach_by_any_name(files: WorkspaceFiles, here: Layout) -> None:
-    os.link(here.configs / ".auth_token", here.configs / "innocent")
-    (here.configs / "linked").symlink_to(".auth_token")
-    (here.configs / "around").symlink_to(".")
+async def test_credentials_are_out_of_reach_by_any_name(files: WorkspaceFiles) -> None:
+    tricks = "ln .auth_token innocent; ln -s .auth_token linked; ln -s . around"
+    assert (await files.exec(["sh", "-c", tricks], root=Root.CONFIGS)).exit_code == 0
     for path in (".auth_token", "./.auth_token", ".platform_inbound_secret", "innocent", "linked"):
         with pytest.raises(FileProtected):
             await files.read(Root.CONFIGS, path)
@@ -110,7 +104,8 @@ async def test_credentials_are_out_of_reach_by_any_name(files: WorkspaceFiles, h
         tar.addfile(tarfile.TarInfo(".auth_token"))
     with pytest.raises(ArchiveRejected):
         await files.tar_in(Root.CONFIGS, "", planted)
-    assert (here.configs / ".auth_token").read_text() == TOKEN
+    kept = await files.exec(["cat", ".auth_token"], root=Root.CONFIGS)
+    assert kept.stdout.decode() == TOKEN
 
 
 async def test_a_listing_goes_as_deep_as_asked_and_skips_what_nobody_wants(files: WorkspaceFiles) -> None:
@@ -146,10 +141,8 @@ async def test_a_directory_travels_as_an_archive(files: WorkspaceFiles) -> None:
     assert await files.read(Root.PLUGINS, "copy/SKILL.md") == b"# skill"
 
 
-async def test_a_workspace_that_never_started_has_no_files_but_takes_some(
-    provisioner: ProcessProvisioner,
-) -> None:
-    files = provisioner.files(uuid4())
+async def test_a_workspace_that_never_started_has_no_files_but_takes_some(backend: Backend) -> None:
+    files = backend.provisioner.files(uuid4())
     assert await files.list(Root.CONFIGS) == []
     with pytest.raises(FileMissing):
         await files.read(Root.CONFIGS, "config.yaml")
@@ -157,48 +150,35 @@ async def test_a_workspace_that_never_started_has_no_files_but_takes_some(
     assert await files.read(Root.CONFIGS, "config.yaml") == b"name: x"
 
 
-async def test_a_command_runs_beside_the_agent_without_secrets(
-    files: WorkspaceFiles, here: Layout, canary: str
-) -> None:
-    result = await files.exec(["sh", "-c", "cat; env; pwd; echo oops >&2; exit 3"], stdin=b"hello\n")
+async def test_a_command_runs_beside_the_agent_without_secrets(files: WorkspaceFiles, canary: str) -> None:
+    await files.write(Root.WORKSPACE, "mine", b"")
+    result = await files.exec(["sh", "-c", "cat; env; ls; echo oops >&2; exit 3"], stdin=b"hello\n")
     assert result.exit_code == 3
     assert result.stdout.startswith(b"hello\n")
-    assert result.stdout.endswith(f"{here.workspace}\n".encode())
+    assert result.stdout.endswith(b"mine\nout\n")
     assert result.stderr == b"oops\n"
     assert TOKEN.encode() not in result.stdout
     assert canary.encode() not in result.stdout
 
 
-async def test_nothing_of_a_command_outlives_its_call(
-    files: WorkspaceFiles, provisioner: ProcessProvisioner
-) -> None:
+async def test_nothing_of_a_command_outlives_its_call(files: WorkspaceFiles, backend: Backend) -> None:
     background = await files.exec(["sh", "-c", "sleep 600 & setsid sleep 600 & echo done"])
     assert (background.exit_code, background.stdout) == (0, b"done\n")
     late = await files.exec(["sh", "-c", "sleep 600 & exec sleep 600"], timeout=timedelta(seconds=0.3))
     assert late.timed_out
     assert late.exit_code != 0
-    assert scan.marked(provisioner.home_id) == []
+
+    async def is_over() -> bool:
+        return await backend.living() == 0
+
+    await wait_for(is_over)
 
 
 async def test_output_is_cut_at_its_limit_and_said_to_be(files: WorkspaceFiles) -> None:
-    result = await files.exec([sys.executable, "-c", "print('x' * 500_000)"], max_output_bytes=1_000)
+    result = await files.exec(["python3", "-c", "print('x' * 500_000)"], max_output_bytes=1_000)
     assert (len(result.stdout), result.truncated, result.exit_code) == (1_000, True, 0)
 
 
 async def test_an_unknown_command_is_refused(files: WorkspaceFiles) -> None:
     with pytest.raises(CommandNotFound, match="no-such-command"):
         await files.exec(["no-such-command"])
-
-
-@pytest.mark.usefixtures("here")
-async def test_a_running_command_is_no_orphan_while_its_server_lives(
-    files: WorkspaceFiles, provisioner: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("molecule_ai.provisioners.process.YOUNG_SECONDS", 0.0)
-    command = asyncio.ensure_future(files.exec(["sleep", "600"]))
-    await wait_for(lambda: len(scan.marked(provisioner.home_id)) == 1)
-    assert await provisioner.find_orphans({}) == []
-    command.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await command
-    assert scan.marked(provisioner.home_id) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -9,13 +10,14 @@ import pytest
 from msgspec import structs
 
 from molecule_ai.provisioners.base import Handle, WorkspaceAccess
-from molecule_ai.provisioners.errors import Elsewhere, NoConfigSource, StartFailed
+from molecule_ai.provisioners.errors import StartFailed
 from molecule_ai.provisioners.local import scan
 from molecule_ai.provisioners.local.identity import boot_id
 from molecule_ai.provisioners.local.layout import layout_of
 from molecule_ai.provisioners.process import ProcessProvisioner
 
-from .conftest import ask, make_launch, make_provisioner, wait_for
+from .backends import PLATFORM_URL
+from .conftest import ask, make_launch, wait_for
 
 CONTRACT_NAMES = {
     "WORKSPACE_ID", "WORKSPACE_CONFIG_PATH", "PLATFORM_URL", "MOLECULE_URL", "TIER", "PLUGINS_DIR",
@@ -56,7 +58,7 @@ async def test_the_environment_holds_what_the_contract_lists_and_nothing_of_the_
     handle = await provisioner.start(launch)
     said = (await ask(handle))["environment"]
     assert said.keys() - {"LC_CTYPE"} == CONTRACT_NAMES | OWN_NAMES | {"API_KEY"}
-    assert said["PLATFORM_URL"] == said["MOLECULE_URL"] == "http://127.0.0.1:8080"
+    assert said["PLATFORM_URL"] == said["MOLECULE_URL"] == PLATFORM_URL
     assert said["API_KEY"] == "secret"
     assert said["PARENT_ID"] == str(launch.parent_id)
     assert said["MOLECULE_WORKSPACE_TOKEN"] == launch.token
@@ -93,44 +95,6 @@ async def test_an_agent_inherits_its_socket_its_log_and_nothing_else(
     assert kinds.count(log) == 2
     # The listener and the connection of this question.
     assert [path for path in kinds if path != log] == ["/dev/null", "socket", "socket"]
-
-
-async def test_files_of_a_launch_are_written_once_and_credentials_are_private(
-    provisioner: ProcessProvisioner,
-) -> None:
-    launch = make_launch(inbound_secret="inbound", config_files={"prompts/system.md": b"first"})
-    await provisioner.start(launch)
-    configs = layout_of(provisioner.home, launch.workspace_id).configs
-    for name, content in ((".auth_token", launch.token), (".platform_inbound_secret", "inbound")):
-        assert (configs / name).read_text() == content
-        assert (configs / name).stat().st_mode & 0o777 == 0o600
-    again = structs.replace(
-        launch, instance_id=uuid4(), config_files={"prompts/system.md": b"second"}, inbound_secret=None
-    )
-    await provisioner.start(again)
-    assert (configs / "prompts/system.md").read_text() == "first"
-    await provisioner.start(structs.replace(again, instance_id=uuid4(), overwrite=True))
-    assert (configs / "prompts/system.md").read_text() == "second"
-    assert (configs / ".platform_inbound_secret").read_text() == "inbound"
-
-
-async def test_a_launch_without_any_config_is_refused(provisioner: ProcessProvisioner) -> None:
-    launch = structs.replace(make_launch(), config_files={})
-    with pytest.raises(NoConfigSource):
-        await provisioner.start(launch)
-
-
-async def test_a_session_is_forgotten_when_asked(provisioner: ProcessProvisioner) -> None:
-    launch = make_launch()
-    await provisioner.start(launch)
-    here = layout_of(provisioner.home, launch.workspace_id)
-    (here.configs / ".agent_snapshot.json").write_text("{}")
-    (here.workspace / ".claude" / "sessions").mkdir(parents=True)
-    await provisioner.start(structs.replace(launch, instance_id=uuid4()))
-    assert (here.configs / ".agent_snapshot.json").exists()
-    await provisioner.start(structs.replace(launch, instance_id=uuid4(), reset_session=True))
-    assert not (here.configs / ".agent_snapshot.json").exists()
-    assert not (here.workspace / ".claude" / "sessions").exists()
 
 
 async def test_the_operators_own_directory_is_used_as_the_workspace(
@@ -213,14 +177,6 @@ async def test_a_reused_process_id_is_never_signalled(provisioner: ProcessProvis
     assert not await provisioner.is_running(me)
 
 
-async def test_an_agent_of_another_node_is_not_judged(provisioner: ProcessProvisioner) -> None:
-    foreign = Handle(instance_id=uuid4(), url="", node="elsewhere", pid=1, started_at=1.0, boot_id="x")
-    with pytest.raises(Elsewhere):
-        await provisioner.is_running(foreign)
-    with pytest.raises(Elsewhere):
-        await provisioner.stop(uuid4(), foreign)
-
-
 async def test_a_start_takes_the_place_of_the_workspaces_other_agent(
     provisioner: ProcessProvisioner, runtime: str
 ) -> None:
@@ -229,12 +185,6 @@ async def test_a_start_takes_the_place_of_the_workspaces_other_agent(
     second = await provisioner.start(structs.replace(launch, instance_id=uuid4()))
     assert not await provisioner.is_running(first)
     assert await provisioner.is_running(second)
-
-
-async def test_a_repeated_start_returns_the_agent_of_the_first_one(provisioner: ProcessProvisioner) -> None:
-    launch = make_launch()
-    first = await provisioner.start(launch)
-    assert await provisioner.start(launch) == first
 
 
 async def test_the_handle_is_recorded_before_anything_of_the_agent_runs(
@@ -290,18 +240,6 @@ async def test_an_agent_that_ends_at_once_is_started_and_then_not_running(
     assert "stub is up" in await provisioner.logs(launch.workspace_id)
 
 
-async def test_files_stay_after_a_removal_and_go_with_a_purge(provisioner: ProcessProvisioner) -> None:
-    launch = make_launch()
-    handle = await provisioner.start(launch)
-    here = layout_of(provisioner.home, launch.workspace_id)
-    await provisioner.remove(launch.workspace_id, handle, purge=False)
-    assert not await provisioner.is_running(handle)
-    assert (here.configs / "config.yaml").exists()
-    await provisioner.remove(launch.workspace_id, None, purge=True)
-    assert not here.base.exists()
-    await provisioner.remove(launch.workspace_id, None, purge=True)
-
-
 async def test_agents_outlive_the_zygote_and_the_next_one_gets_a_new_zygote(
     provisioner: ProcessProvisioner,
 ) -> None:
@@ -320,7 +258,7 @@ async def test_agents_outlive_the_zygote_and_the_next_one_gets_a_new_zygote(
 async def test_without_a_usable_zygote_agents_get_an_interpreter_of_their_own(tmp_path: Path) -> None:
     provisioner = ProcessProvisioner(
         tmp_path,
-        "http://127.0.0.1:8080",
+        PLATFORM_URL,
         entry=str(Path(__file__).with_name("agent_stub.py")),
         preload=lambda _: ("no.such.module",),
     )
@@ -331,14 +269,18 @@ async def test_without_a_usable_zygote_agents_get_an_interpreter_of_their_own(tm
     await provisioner.close()
 
 
-async def test_other_installations_are_never_touched(provisioner: ProcessProvisioner, tmp_path: Path) -> None:
-    other = make_provisioner(tmp_path / "other")
-    launch = make_launch()
-    handle = await other.start(launch)
-    await provisioner.stop(launch.workspace_id, None, grace=0)
-    assert await other.is_running(handle)
-    await other.remove(launch.workspace_id, handle, purge=True)
-    await other.close()
+async def test_a_running_command_is_no_orphan_while_its_server_lives(
+    provisioner: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = provisioner.files(uuid4())
+    monkeypatch.setattr("molecule_ai.provisioners.process.YOUNG_SECONDS", 0.0)
+    command = asyncio.ensure_future(files.exec(["sleep", "600"]))
+    await wait_for(lambda: len(scan.marked(provisioner.home_id)) == 1)
+    assert await provisioner.find_orphans({}) == []
+    command.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await command
+    assert scan.marked(provisioner.home_id) == []
 
 
 def shown(handle: Handle, name: str) -> bytes:

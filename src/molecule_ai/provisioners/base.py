@@ -34,6 +34,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     workspace_id: UUID
     instance_id: UUID
     """Fresh for every start, recorded before it; what tells this agent from its predecessor."""
+    generation: int = 0
+    """Of the workspace's wish that this start fulfils."""
     name: str
     token: str
     """The workspace token, delivered as `.auth_token` and `MOLECULE_WORKSPACE_TOKEN`."""
@@ -75,6 +77,9 @@ class Handle(Struct, frozen=True, kw_only=True):
     container_id: str | None = None
     isolation: str | None = None
     """One line on what really confines this agent, for the admin view."""
+    image: str | None = None
+    image_digest: str | None = None
+    """What tells the image of this agent from every other one of its name."""
 
 
 Record = Callable[[Handle], Awaitable[None]]

@@ -11,6 +11,7 @@ RESERVED = frozenset(
         "ADMIN_TOKEN",
         "AGENT_LISTEN_FD",
         "AGENT_ORPHAN_TIMEOUT",
+        "AGENT_PORT",
         "AGENT_URL",
         "AWARENESS_NAMESPACE",
         "AWARENESS_URL",

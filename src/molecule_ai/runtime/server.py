@@ -114,7 +114,9 @@ def open_listener(settings: RuntimeSettings, port: int) -> socket.socket:
         listener = socket.socket(fileno=settings.agent_listen_fd)
     else:
         family = socket.AF_INET6 if ":" in settings.agent_host else socket.AF_INET
-        listener = socket.create_server((settings.agent_host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server(
+            (settings.agent_host, settings.agent_port or port), family=family, backlog=BACKLOG
+        )
     listener.setblocking(False)
     listener.set_inheritable(False)  # a program that a task starts must not keep the port
     return listener

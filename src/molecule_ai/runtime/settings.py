@@ -38,6 +38,10 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, rename="upper"):
     agent_listen_fd: Annotated[
         int | None, Meta(description="An inherited TCP socket that already listens.")
     ] = None
+    agent_port: (
+        Annotated[int, Meta(ge=1, le=65535, description="Port to bind; wins over `a2a.port` in config.yaml.")]
+        | None
+    ) = None
     agent_host: Annotated[str, Meta(description="Bind address without an inherited socket.")] = "0.0.0.0"
     agent_url: Annotated[str, Meta(description="The URL to register; empty: host name and port.")] = ""
     hostname: Annotated[str, Meta(description="Host part of the default URL.")] = ""

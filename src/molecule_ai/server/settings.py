@@ -16,6 +16,8 @@ from msgspec import Meta, Struct
 from molecule_ai.kernel import ssrf
 
 _PRODUCTION = frozenset({"production", "prod"})
+_CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")  # of Docker, and of Podman
+_IMAGE_PIN = "WORKSPACE_IMAGE_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
 
@@ -85,6 +87,60 @@ class Settings(Struct, frozen=True, kw_only=True):
     provisioner: Annotated[
         str, Meta(description="`process`, `docker`, `kubernetes`, `control-plane` or `none`.")
     ] = ""
+    docker_host: Annotated[
+        str,
+        Meta(
+            description="`unix://`, `tcp://` or `ssh://` of the container engine; unset: the usual sockets."
+        ),
+    ] = ""
+    docker_network: Annotated[
+        str, Meta(description="Network of agents' containers, made when it is missing.")
+    ] = "molecule-monorepo-net"
+    docker_publish_address: Annotated[
+        str, Meta(description="Address on the engine's machine at which agents' ports appear.")
+    ] = "127.0.0.1"
+    docker_host_gateway: Annotated[
+        str, Meta(description="What `host.docker.internal` is in agents' containers; unset: found out.")
+    ] = ""
+    molecule_in_docker: Annotated[
+        str,
+        Meta(
+            description="`1`: this server is a container in `DOCKER_NETWORK` and calls agents by name; "
+            "unset: found out."
+        ),
+    ] = ""
+    workspace_image_template: Annotated[
+        str,
+        Meta(description="Image of a runtime; `{runtime}`, `{image}` and `{version}` stand for its own."),
+    ] = "{image}:{version}"
+    workspace_images: Annotated[
+        str, Meta(description="Pins, `runtime=image,…`; `WORKSPACE_IMAGE_<RUNTIME>` sets a single one.")
+    ] = ""
+    molecule_image_platform: Annotated[
+        str, Meta(description="Platform of images that are pulled, like `linux/amd64`.")
+    ] = ""
+    ghcr_user: Annotated[str, Meta(description="Who pulls images.")] = ""
+    ghcr_token: Annotated[str, Meta(description="The registry's password for it.")] = ""
+    image_auto_refresh: Annotated[
+        bool, Meta(description="Look for newer images every five minutes and restart idle agents on them.")
+    ] = False
+    allow_privileged_tiers: Annotated[
+        bool, Meta(description="Tiers 3 and 4 are privileged containers, 4 with the engine's socket.")
+    ] = False
+    tier1_memory_mb: Annotated[int, Meta(description="Memory of agents of tier 1.")] = 256
+    tier2_memory_mb: Annotated[int, Meta(description="Memory of agents of tier 2.")] = 512
+    tier3_memory_mb: Annotated[int, Meta(description="Memory of agents of tier 3.")] = 2048
+    tier4_memory_mb: Annotated[int, Meta(description="Memory of agents of tier 4.")] = 4096
+    tier1_cpu_shares: Annotated[int, Meta(description="Processor of tier 1; 1024 is one, a hard cap.")] = 512
+    tier2_cpu_shares: Annotated[int, Meta(description="The same for tier 2.")] = 1024
+    tier3_cpu_shares: Annotated[int, Meta(description="The same for tier 3.")] = 2048
+    tier4_cpu_shares: Annotated[int, Meta(description="The same for tier 4.")] = 4096
+    workspace_dir: Annotated[
+        str, Meta(description="The operator's folder for containers that may use one and name none.")
+    ] = ""
+    workspace_reset_session: Annotated[
+        bool, Meta(description="Every start of a container forgets the conversation that its runtime kept.")
+    ] = False
     secrets_encryption_key: Annotated[
         str, Meta(description="32 bytes, base64 or hex; default: a key file in the home.")
     ] = ""
@@ -236,14 +292,31 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.provisioner or ("control-plane" if self.molecule_org_id.strip() else "process")
 
     @property
+    def in_container(self) -> bool:
+        """Whether this server is a container itself (contract 05 §1)."""
+        explicit = self.molecule_in_docker.strip().lower()
+        return explicit in _TRUE if explicit else any(Path(mark).exists() for mark in _CONTAINER_MARKS)
+
+    @property
+    def memory_mb_by_tier(self) -> dict[int, int]:
+        own = (self.tier1_memory_mb, self.tier2_memory_mb, self.tier3_memory_mb, self.tier4_memory_mb)
+        return dict(enumerate(own, start=1))
+
+    @property
+    def cpu_shares_by_tier(self) -> dict[int, int]:
+        own = (self.tier1_cpu_shares, self.tier2_cpu_shares, self.tier3_cpu_shares, self.tier4_cpu_shares)
+        return dict(enumerate(own, start=1))
+
+    @property
     def address(self) -> str:
         """The address to bind (contract 01 §1)."""
         return self.bind_addr or ("127.0.0.1" if self.development else "0.0.0.0")
 
     @property
     def agent_platform_url(self) -> str:
-        """Base URL that local agents call."""
-        return (self.platform_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+        """Base URL that agents call; containers have a name for the machine (contract 02 §9.5)."""
+        host = "host.docker.internal" if self.backend == "docker" else "127.0.0.1"
+        return (self.platform_url or f"http://{host}:{self.port}").rstrip("/")
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -293,6 +366,16 @@ def _value(name: str, default: object, text: str) -> object:
     return text
 
 
+def _image_pins(listed: str, source: Mapping[str, str]) -> str:
+    """The pins in a list and those that have a variable of their own, which win."""
+    own = [
+        f"{name.removeprefix(_IMAGE_PIN).lower().replace('_', '-')}={value}"
+        for name, value in source.items()
+        if name.startswith(_IMAGE_PIN) and name != f"{_IMAGE_PIN}TEMPLATE" and value
+    ]
+    return ",".join([*([listed] if listed else []), *own])
+
+
 def read(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment`, default the process's own. Raises `BadSetting`."""
     source = os.environ if environment is None else environment
@@ -301,6 +384,7 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
         text = source.get(field.name.upper()) or source.get(_ALIASES.get(field.name, ""), "")
         if text:
             values[field.name] = _value(field.name, field.default, text)
+    values["workspace_images"] = _image_pins(values.get("workspace_images", ""), source)
     try:
         settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as problem:

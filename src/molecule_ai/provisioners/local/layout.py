@@ -10,14 +10,11 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import msgspec
-import structlog
 from msgspec import Struct
 
 from molecule_ai.kernel.paths import Tree, relative, remove_directory
 from molecule_ai.provisioners.base import Handle, Launch, Root, WorkspaceAccess
 from molecule_ai.provisioners.errors import NoConfigSource, StartFailed
-
-log = structlog.get_logger(__name__)
 
 TOKEN_FILE = ".auth_token"  # noqa: S105 - a file name
 INBOUND_SECRET_FILE = ".platform_inbound_secret"  # noqa: S105 - a file name
@@ -85,7 +82,9 @@ class Layout(Struct, frozen=True):
         try:
             write_private(self.handle, msgspec.json.encode(handle))
         except OSError as error:
-            log.warning("handle_not_kept", path=str(self.handle), error=str(error))
+            import structlog  # slow to load, and a call in a container loads this module each time
+
+            structlog.get_logger(__name__).warning("handle_not_kept", path=str(self.handle), error=str(error))
 
     def recall(self) -> Handle | None:
         with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):

@@ -90,6 +90,7 @@ class Launches:
         return Launch(
             workspace_id=claim.id,
             instance_id=instance_id,
+            generation=claim.generation,
             name=claim.name,
             token=token,
             tier=claim.tier,

@@ -1,0 +1,1 @@
+"""Agents as containers of any engine that speaks the Docker API."""

@@ -1,0 +1,1 @@
+"""The images that agents in containers run on."""
