@@ -126,7 +126,7 @@ class Rooms:
         """How events reach clients, and the credentials that open their sockets."""
         self.tokens = Tokens(self.db, self.events, self.ids)
         self.hub = Hub(self.tree, self.tokens.dead)
-        self.relay = Relay(self.db, self.notifications, self.hub.deliver, self.clock)
+        self.relay = Relay(self.db, self.notifications, self.hub.deliver, self.hub.is_empty, self.clock)
         self.history = History(self.db)
         self.canvas = Canvas(self.db)
         self.tickets = Tickets(self.db, self.tokens.dead)

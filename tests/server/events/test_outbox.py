@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from molecule_ai.server.events.catalogue import Event
-from molecule_ai.server.events.delivery import Delivery, from_notification
+from molecule_ai.server.events.delivery import Bundle, Delivery, from_notification
 from molecule_ai.server.events.outbox import LIMIT, Outbox
 from molecule_ai.server.events.service import MAX_NOTIFICATION, pack
 
@@ -40,6 +40,29 @@ def test_a_client_that_would_miss_something_has_to_go() -> None:
     assert outbox.put(delivery(Event.WORKSPACE_HEARTBEAT))
     assert not outbox.put(delivery(Event.AGENT_MESSAGE))
     assert len(outbox.items) == LIMIT
+
+
+def test_who_keeps_up_shares_the_message_of_a_bundle() -> None:
+    bundle = Bundle([delivery(Event.AGENT_MESSAGE, text=str(number)) for number in range(3)])
+    one, other = Outbox(), Outbox()
+    assert one.put_all(bundle)
+    assert other.put_all(bundle)
+    assert one.take_all() is other.take_all()
+    assert not one.items
+
+    assert one.put_all(bundle)
+    assert one.put(delivery(Event.AGENT_MESSAGE, text="3"))
+    assert other.put(delivery(Event.AGENT_MESSAGE, text="3"))
+    assert other.put_all(bundle)
+    assert (one.take_all(), other.take_all()) == ("[0,1,2,3]", "[3,0,1,2]")
+
+
+def test_a_bundle_that_does_not_fit_is_taken_event_by_event() -> None:
+    outbox = Outbox()
+    for number in range(LIMIT):
+        outbox.put(delivery(Event.WORKSPACE_HEARTBEAT, text=str(number)))
+    assert outbox.put_all(Bundle([delivery(Event.AGENT_MESSAGE, text=text) for text in ("one", "two")]))
+    assert outbox.take_all() == f"[{LIMIT - 1},one,two]"
 
 
 def test_notifications_are_filled_but_never_too_large() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -106,6 +106,22 @@ def resync(reason: str, now: datetime, workspace_id: UUID | None = None) -> Deli
     return Delivery(Event.RESYNC, workspace_id, now, payload, _encoder.encode(frame).decode())
 
 
-def batch(deliveries: Sequence[Delivery]) -> str:
+def array_of(deliveries: Iterable[Delivery]) -> str:
     """Several events as one message, for clients that asked for it."""
     return "[" + ",".join([delivery.text for delivery in deliveries]) + "]"
+
+
+class Bundle:
+    """Events that reach some clients at once, and their message, which is made for all of them together."""
+
+    __slots__ = ("_array", "deliveries")
+
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        self.deliveries = deliveries
+        self._array = ""
+
+    @property
+    def array(self) -> str:
+        if not self._array:
+            self._array = array_of(self.deliveries)
+        return self._array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.workspaces.tree import Chart, Tree
 
 from .catalogue import AGENTS_ONLY, MOVES_TREE, PEER_VISIBLE, REVOCATIONS, Event, is_audit
-from .delivery import Delivery
+from .delivery import Bundle, Delivery
 
 GOING_AWAY = 1001
 TOO_LARGE = 1009
@@ -30,8 +30,8 @@ class Subscriber(Protocol):
 
     principal: Principal
 
-    def offer(self, delivery: Delivery) -> None:
-        """Take an event, or close the connection when it cannot."""
+    def offer(self, bundle: Bundle) -> None:
+        """Take events, or close the connection when it cannot."""
 
     def close(self, code: int) -> None:
         """End the connection for this reason."""
@@ -91,16 +91,16 @@ class Hub:
         if any(delivery.event in MOVES_TREE or delivery.event == Event.RESYNC for delivery in deliveries):
             self._tree.drop()
         chart = await self._tree.load() if self._agents else before
+        told = []
         for delivery in deliveries:
             if is_audit(delivery.event):
                 self._revoke(delivery)
-                continue
-            self._to_canvases(delivery)
-            self._to_agents(delivery, chart, before)
-            for stream in (
-                tuple(self._streams.get(delivery.workspace_id, ())) if delivery.workspace_id else ()
-            ):
-                stream.offer(delivery)
+            else:
+                told.append(delivery)
+        self._to_canvases([delivery for delivery in told if delivery.event not in AGENTS_ONLY])
+        for client, parcel in self._parcels(told, chart, before).items():
+            client.offer(Bundle(parcel))
+        for delivery in told:
             if delivery.event == Event.WORKSPACE_REMOVED and delivery.workspace_id is not None:
                 self._close(self._agents.get(delivery.workspace_id, ()), REMOVED)
 
@@ -142,28 +142,38 @@ class Hub:
         for token_id in await self._dead_tokens(by_token.keys()) if by_token else ():
             self._close(by_token[token_id], REVOKED)
 
-    def _to_canvases(self, delivery: Delivery) -> None:
-        if delivery.event not in AGENTS_ONLY:
+    def _to_canvases(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries:
+            bundle = Bundle(deliveries)
             for client in self._canvases:
-                client.offer(delivery)
+                client.offer(bundle)
 
-    def _to_agents(self, delivery: Delivery, chart: Chart, before: Chart) -> None:
+    def _parcels(
+        self, deliveries: Sequence[Delivery], chart: Chart, before: Chart
+    ) -> dict[Subscriber, list[Delivery]]:
+        """What each agent and each follower of a workspace gets."""
+        parcels: dict[Subscriber, list[Delivery]] = defaultdict(list)
+        for delivery in deliveries:
+            for client in self._audience(delivery, chart, before):
+                parcels[client].append(delivery)
+        return parcels
+
+    def _audience(self, delivery: Delivery, chart: Chart, before: Chart) -> Iterator[Subscriber]:
         about = delivery.workspace_id
         if delivery.event == Event.RESYNC:
-            for client in [client for clients in self._agents.values() for client in clients]:
-                client.offer(delivery)
+            for clients in self._agents.values():
+                yield from clients
         if about is None:
             return
-        for client in tuple(self._agents.get(about, ())):
-            client.offer(delivery)
+        yield from self._agents.get(about, ())
+        yield from self._streams.get(about, ())
         if delivery.event not in PEER_VISIBLE:
             return
         # A removed or moved workspace has its peers in the chart of a moment ago.
         charts = (chart, before) if delivery.event in MOVES_TREE else (chart,)
-        for agent, clients in tuple(self._agents.items()):
+        for agent, clients in self._agents.items():
             if agent != about and any(seen.can_communicate(agent, about) for seen in charts):
-                for client in tuple(clients):
-                    client.offer(delivery)
+                yield from clients
 
     def _revoke(self, delivery: Delivery) -> None:
         if delivery.event not in REVOCATIONS:

@@ -28,9 +28,17 @@ Deliver = Callable[[Sequence[Delivery]], Awaitable[None]]
 class Relay:
     """Listens, reads what was notified, and hands it on in order. One per process."""
 
-    def __init__(self, db: Database, notifications: Notifications, deliver: Deliver, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        notifications: Notifications,
+        deliver: Deliver,
+        is_deserted: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
         self._db = db
         self._deliver = deliver
+        self._is_deserted = is_deserted
         self._clock = clock
         self._log = log.get()
         self._inbox: list[int | str] = []
@@ -82,7 +90,8 @@ class Relay:
     async def _relay(self, inbox: Sequence[int | str], *, has_gap: bool) -> None:
         named = [int(item[1:]) for item in inbox if isinstance(item, str) and item.startswith("#")]
         if self.position is not None and not (self._owes_rows or has_gap or named):
-            await self._deliver(self._in_order(inbox, (), {}))
+            if not self._is_deserted():  # frames concern clients alone
+                await self._deliver(self._in_order(inbox, (), {}))
             return
         async with self._db.connection() as connection:
             bound = await store.settled(connection)

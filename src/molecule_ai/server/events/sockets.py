@@ -25,7 +25,7 @@ from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.workspaces.tree import Tree
 
 from . import store
-from .delivery import Delivery, batch, from_row, resync
+from .delivery import Bundle, Delivery, from_row, resync
 from .errors import InvalidSince, NotListening, TooManySockets
 from .hub import TOO_LARGE, TOO_SLOW, Hub
 from .outbox import Outbox
@@ -56,11 +56,15 @@ class Socket:
         self._sending_since: float | None = None
         self.writer: asyncio.Task[None] | None = None
 
-    def offer(self, delivery: Delivery) -> None:
-        if delivery.seq is not None and delivery.seq <= self.skip_through:
-            return
-        if not self.outbox.put(delivery):
+    def offer(self, bundle: Bundle) -> None:
+        if self.skip_through:
+            bundle = self._unseen(bundle)
+        if bundle.deliveries and not self.outbox.put_all(bundle):
             self.close(TOO_SLOW)
+
+    def _unseen(self, bundle: Bundle) -> Bundle:
+        unseen = [d for d in bundle.deliveries if d.seq is None or d.seq > self.skip_through]
+        return bundle if len(unseen) == len(bundle.deliveries) else Bundle(unseen)
 
     def close(self, code: int) -> None:
         if self._close_code is None:
@@ -83,9 +87,7 @@ class Socket:
             await items.wait()
             while items.items and self._close_code is None:
                 if self._batched:
-                    waiting = list(items.items)
-                    items.items.clear()
-                    await self._transmit(batch(waiting))
+                    await self._transmit(items.take_all())
                 else:
                     await self._transmit(items.items.popleft().text)
 

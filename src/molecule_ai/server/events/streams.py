@@ -12,7 +12,7 @@ from molecule_ai.server.auth.principal import Principal
 
 from . import store
 from .catalogue import AGENTS_ONLY, Event, is_audit
-from .delivery import Delivery, from_row
+from .delivery import Bundle, Delivery, from_row
 from .errors import NotListening
 from .hub import GOING_AWAY, Hub
 from .outbox import Outbox
@@ -34,9 +34,10 @@ class Follower:
         self.end: bytes | None = None
         self._types = types
 
-    def offer(self, delivery: Delivery) -> None:
-        if self.wants(delivery) and not self.outbox.put(delivery):
-            self.finish(_RESYNC)
+    def offer(self, bundle: Bundle) -> None:
+        for delivery in bundle.deliveries:
+            if self.wants(delivery) and not self.outbox.put(delivery):
+                self.finish(_RESYNC)
 
     def wants(self, delivery: Delivery) -> bool:
         """Whether this reader asked for events of the kind; the end of the workspace concerns all."""
