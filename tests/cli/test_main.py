@@ -1,11 +1,13 @@
 import json
+import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from molecule_ai.cli.main import hoist
+from molecule_ai.cli.main import GROUPS, VERBS, hoist
 
 
 @pytest.mark.parametrize(
@@ -24,13 +26,14 @@ def test_options_of_the_first_level_may_stand_anywhere(
     assert hoist(given) == hoisted
 
 
-def molecule(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+def molecule(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    own = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "MOLECULE_HOME": str(home), "HOME": str(home)}
     return subprocess.run(
         [sys.executable, "-m", "molecule_ai.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
-        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "MOLECULE_HOME": str(home), "HOME": str(home)},
+        env=own | environment,
         cwd=home,
         check=False,
     )
@@ -51,3 +54,49 @@ def test_nobody_there_is_one_line_and_status_1(tmp_path: Path) -> None:
 
 def test_an_unknown_verb_is_status_2(tmp_path: Path) -> None:
     assert molecule("workspace", "frobnicate", home=tmp_path).returncode == 2
+
+
+def test_the_overview_says_what_the_verbs_say() -> None:
+    for module, line in GROUPS.values():
+        assert import_module(f"molecule_ai.cli.{module}").app.info.help == line
+    for verb, line in VERBS.items():
+        command = getattr(import_module(f"molecule_ai.cli.{verb}"), verb)
+        assert str(command.__doc__).partition("\n")[0] == line
+
+
+def test_the_overview_names_every_verb_and_loads_none(tmp_path: Path) -> None:
+    result = molecule("--help", home=tmp_path)
+    assert result.returncode == 0
+    assert all(f" {verb} " in result.stdout for verb in (*GROUPS, *VERBS, "up", "serve"))
+    code = (
+        "import sys; sys.argv = ['molecule', '--help']\n"
+        "from molecule_ai.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('httpx', 'yaml', 'asyncpg', 'molecule_ai.cli.workspaces') if m in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=os.environ
+    )
+    assert loaded.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"), [("molecule work", "workspace"), ("molecule workspace hib", "hibernate")]
+)
+def test_the_shell_completes_verbs(tmp_path: Path, line: str, offered: str) -> None:
+    program = Path(sys.executable).with_name("molecule")
+    result = subprocess.run(
+        [str(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "_MOLECULE_COMPLETE": "complete_zsh",
+            "_TYPER_COMPLETE_ARGS": line,
+        },
+    )
+    assert offered in result.stdout, result.stderr

@@ -80,7 +80,7 @@ async def test_a_workspace_from_birth_to_death(desk: Desk) -> None:
         ("hibernate", "hibernated"),
         ("wake", "online"),
     ):
-        assert (await desk.json("workspace", verb, scout, "--wait"))["status"] == status
+        assert (await desk.json("workspace", verb, "scout", "--wait"))["status"] == status
 
     assert (await desk.molecule("workspace", "delete", scout, "--confirm-name", "Scout")).status == 1
     assert "deleted" in await desk.ok("workspace", "delete", scout, "--yes")

@@ -9,10 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from .naming import complete, workspace_id
 from .session import Session
 
 app = typer.Typer(help="Read the event log.", no_args_is_help=True)
-Workspace = Annotated[str | None, typer.Option("--workspace", help="Only this workspace's.")]
+Workspace = Annotated[
+    str | None, typer.Option("--workspace", help="Only this workspace's.", autocompletion=complete)
+]
 
 
 @app.command("list")
@@ -24,7 +27,7 @@ def list_events(
 ) -> None:
     """List recorded events, newest first."""
     session: Session = context.obj
-    path = f"/events/{workspace}" if workspace else "/events"
+    path = f"/events/{workspace_id(session, workspace)}" if workspace else "/events"
     rows = session.call("GET", path, limit=limit, type=kind)
     session.table(
         rows, {"AT": "created_at", "EVENT": "event_type", "WORKSPACE": "workspace_id"}, empty="No events yet."
@@ -34,8 +37,10 @@ def list_events(
 @app.command()
 def tail(context: typer.Context, workspace: Workspace = None) -> None:
     """Print events as they happen, until Ctrl-C. With --json one object per line."""
+    session: Session = context.obj
+    one = workspace_id(session, workspace) if workspace else None
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_follow(context.obj, workspace))
+        asyncio.run(_follow(session, one))
 
 
 async def _follow(session: Session, workspace: str | None) -> None:

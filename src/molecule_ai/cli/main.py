@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -79,22 +80,48 @@ def agent() -> None:
     run()
 
 
-# Each verb or group of verbs and its module: loading all of them would take longer than most verbs do.
-_GROUPS = {
-    "workspace": "workspaces",
-    "org": "orgs",
-    "token": "tokens",
-    "events": "events",
-    "db": "database",
+# Each verb or group of verbs, its module and its line in the overview: loading all of them would take
+# longer than most verbs do. A test compares the lines with what the modules say.
+GROUPS = {
+    "workspace": ("workspaces", "Create, watch and steer workspaces."),
+    "org": ("orgs", "Import organizations and manage org API keys."),
+    "token": ("tokens", "Mint, list and revoke workspace tokens."),
+    "events": ("events", "Read the event log."),
+    "db": ("database", "Show and change the schema version."),
 }
-_VERBS = ("demo", "doctor", "api", "openapi")
+VERBS = {
+    "demo": "Bring up an organization of agents, give it work, and show what happens.",
+    "doctor": "Check this machine; exit status 1 when something needed is missing.",
+    "api": "Call any route and print what it answers.",
+    "openapi": "Print the OpenAPI document of the tenant server.",
+}
 
 
 def _add(verb: str) -> None:
-    if verb in _GROUPS:
-        app.add_typer(import_module(f".{_GROUPS[verb]}", __package__).app, name=verb)
-    elif verb in _VERBS:
+    if verb in GROUPS:
+        app.add_typer(import_module(f".{GROUPS[verb][0]}", __package__).app, name=verb)
+    elif verb in VERBS:
         app.command(verb)(getattr(import_module(f".{verb}", __package__), verb))
+
+
+def _outline() -> None:
+    """Name every verb without loading it: enough for the overview, and for what is not known."""
+    for verb, (_, line) in GROUPS.items():
+        app.add_typer(typer.Typer(help=line), name=verb)
+    for verb, line in VERBS.items():
+        app.command(verb, help=line)(_nothing)
+
+
+def _nothing() -> None:
+    """Stand in for a verb in the overview."""
+
+
+def _words() -> list[str]:
+    """The words after the program's name, also when a shell asks how they might go on."""
+    if any(name.endswith("_COMPLETE") and name.startswith("_") for name in os.environ):
+        line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+        return line.split()[1:]
+    return sys.argv[1:]
 
 
 _FLAGS = {"--json", "--verbose", "-v"}
@@ -122,15 +149,19 @@ def main() -> None:
     if sys.argv[1:] == ["agent"]:
         agent()
         return
-    import httpx
-
+    from .naming import NoSuchName
     from .session import Refused, fail
+    from .transport import Unreachable
+    from .waiting import NotReached
 
-    options, rest = hoist(sys.argv[1:])
-    known = rest[:1] if rest[:1] and rest[0] in {*_GROUPS, *_VERBS} else [*_GROUPS, *_VERBS]
-    for verb in known:
+    options, rest = hoist(_words())
+    verb = rest[0] if rest else ""
+    if verb in GROUPS or verb in VERBS:
         _add(verb)
+    else:
+        _outline()
+    options, rest = hoist(sys.argv[1:])
     try:
         app(options + rest)
-    except (Refused, httpx.TransportError) as problem:
+    except (Refused, Unreachable, NoSuchName, NotReached) as problem:
         fail(problem)

@@ -9,24 +9,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import httpx
 import typer
-import yaml
 
 from molecule_ai.host.lock import running_server
+
+from . import transport
+from .transport import Answer
 
 _TIMEOUT_SECONDS = 30.0
 _TOKEN_VARIABLES = ("MOLECULE_API_KEY", "MOLECULE_ORG_TOKEN", "MOLECULE_API_TOKEN", "ADMIN_TOKEN")
 _CONFIG_FILES = (Path("molecule.yaml"), Path("~/.config/molecule.yaml"))
 
 
+_HINTS = {
+    401: "Say who you are with --token, or set MOLECULE_API_KEY.",
+    429: "Too many requests; try again in a moment.",
+    503: "The server cannot do this now; it is safe to try again.",
+}
+
+
 class Refused(Exception):
     """The server answered with a failure."""
 
-    def __init__(self, method: str, url: str, answer: httpx.Response) -> None:
+    def __init__(self, method: str, answer: Answer) -> None:
         self.status = answer.status_code
         self.answer = answer
-        super().__init__(f"{method} {url}: HTTP {answer.status_code} — {answer.text.strip()}")
+        text = f"{method} {answer.url}: HTTP {answer.status_code} — {answer.text.strip()}"
+        hint = _HINTS.get(answer.status_code, "")
+        super().__init__(f"{text}\n{hint}" if hint else text)
 
 
 @dataclass
@@ -44,7 +54,7 @@ class Session:
     def call(
         self, method: str, path: str, *, body: Any = None, timeout: float = _TIMEOUT_SECONDS, **query: Any
     ) -> Any:
-        """One request; the decoded body. Raises `Refused`, and `httpx.TransportError` when nobody answers."""
+        """One request; the decoded body. Raises `Refused`, and `Unreachable` when nobody answers."""
         return self.request(method, path, body=body, timeout=timeout, params=query).json()
 
     def request(
@@ -56,25 +66,21 @@ class Session:
         timeout: float = _TIMEOUT_SECONDS,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
+    ) -> Answer:
         """One request; the answer as it came, unless it is a failure (`Refused`)."""
-        url = self.api_url + path
         wanted = {name: value for name, value in (params or {}).items() if value is not None}
-        answer = httpx.request(
+        answer = transport.request(
             method,
-            url,
-            json=body,
+            self.api_url + path,
+            body=body,
             params=wanted,
             headers={**self.headers(), **(headers or {})},
             timeout=timeout,
         )
         if self.verbose:
-            typer.echo(
-                f"{method} {answer.url}: {answer.status_code} in {answer.elapsed.total_seconds():.3f} s",
-                err=True,
-            )
+            typer.echo(f"{method} {answer.url}: {answer.status_code} in {answer.seconds:.3f} s", err=True)
         if answer.status_code >= 400:
-            raise Refused(method, str(answer.url), answer)
+            raise Refused(method, answer)
         return answer
 
     def headers(self) -> dict[str, str]:
@@ -92,6 +98,8 @@ class Session:
         if self.output == "json":
             typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
         elif self.output == "yaml" or human is None:
+            import yaml
+
             typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
         else:
             typer.echo(human)
@@ -144,6 +152,8 @@ def _config_file(named: Path | None) -> dict[str, Any]:
     for candidate in [named] if named else _CONFIG_FILES:
         text = _read(candidate.expanduser())
         if text:
+            import yaml
+
             loaded = yaml.safe_load(text)
             return loaded if isinstance(loaded, dict) else {}
     if named:
@@ -160,8 +170,5 @@ def _read(path: Path) -> str:
 
 def fail(problem: Exception) -> NoReturn:
     """Say what went wrong on standard error and exit with status 1."""
-    text = str(problem)
-    if isinstance(problem, httpx.TransportError):
-        text = f"cannot reach {problem.request.url} ({problem}). Is it running? Start one with: molecule up"
-    typer.echo(f"Error: {text}", err=True)
+    typer.echo(f"Error: {problem}", err=True)
     raise SystemExit(1)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from .naming import Workspace, workspace_id
 from .session import Session
 
 app = typer.Typer(help="Mint, list and revoke workspace tokens.", no_args_is_help=True)
-Workspace = Annotated[str, typer.Argument(help="Workspace id.")]
 
 
 @app.command("list")
@@ -17,7 +17,7 @@ def list_tokens(context: typer.Context, workspace: Workspace) -> None:
     """List a workspace's live tokens."""
     session: Session = context.obj
     session.table(
-        session.call("GET", f"/workspaces/{workspace}/tokens")["tokens"],
+        session.call("GET", f"/workspaces/{workspace_id(session, workspace)}/tokens")["tokens"],
         {"ID": "id", "PREFIX": "prefix", "KIND": "kind", "NAME": "name", "LAST USED": "last_used_at"},
         empty="No live tokens.",
     )
@@ -31,7 +31,8 @@ def mint(
 ) -> None:
     """Mint a token for a workspace; it is shown this once."""
     session: Session = context.obj
-    made = session.call("POST", f"/admin/workspaces/{workspace}/tokens", body={"name": name} if name else {})
+    path = f"/admin/workspaces/{workspace_id(session, workspace)}/tokens"
+    made = session.call("POST", path, body={"name": name} if name else {})
     typer.echo(made["message"], err=True)
     session.show(made, made["auth_token"])
 
@@ -44,4 +45,5 @@ def revoke(
 ) -> None:
     """Revoke a token at once."""
     session: Session = context.obj
-    session.show(session.call("DELETE", f"/workspaces/{workspace}/tokens/{token}"), f"Revoked {token}.")
+    path = f"/workspaces/{workspace_id(session, workspace)}/tokens/{token}"
+    session.show(session.call("DELETE", path), f"Revoked {token}.")

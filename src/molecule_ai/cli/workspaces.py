@@ -1,14 +1,17 @@
-"""`molecule workspace`: the org chart and each workspace's life."""
+"""`molecule workspace`: the org chart, and each workspace's fields."""
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
+from . import workspace_agents, workspace_lifecycle, workspace_settings, workspace_talk
+from .naming import Workspace, complete, workspace_id, workspace_row
 from .session import Session
+from .waiting import RUNNING, Timeout, Wait, watch
 
 app = typer.Typer(help="Create, watch and steer workspaces.", no_args_is_help=True)
 
@@ -20,19 +23,37 @@ _COLUMNS = {
     "RUNTIME": "runtime",
     "CREATED AT": "created_at",
 }
-_SETTLED = {"online", "degraded", "failed", "paused", "hibernated", "awaiting_agent", "removed"}
-Id = Annotated[str, typer.Argument(help="Workspace id.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Return when the new state is reached.")]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait at most.")]
+Tier = Annotated[int | None, typer.Option(min=1, max=4, help="Resources, 1 to 4.")]
+Parent = Annotated[
+    str | None,
+    typer.Option("--parent", "--parent-id", help="Workspace above, by name or id.", autocompletion=complete),
+]
+Directory = Annotated[str | None, typer.Option("--workspace-dir", help="Host folder to work in.")]
+Access = Annotated[
+    str | None, typer.Option("--workspace-access", help="To that folder: none, read_only, read_write.")
+]
+Tasks = Annotated[int | None, typer.Option("--max-tasks", min=1, help="Tasks it may have at once.")]
+Idle = Annotated[
+    int | None, typer.Option("--hibernate-after", min=0, help="Idle minutes until it sleeps; 0: never.")
+]
 
 
 @app.command("list")
 def list_workspaces(
-    context: typer.Context, status: Annotated[str | None, typer.Option(help="Only this status.")] = None
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option(help="Only this status.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="Only this runtime.")] = None,
+    parent: Parent = None,
+    roots: Annotated[bool, typer.Option(help="Only those without a parent.")] = False,
+    search: Annotated[str | None, typer.Option("--search", "-q", help="Part of the name.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=1000, help="At most so many.")] = None,
 ) -> None:
-    """List the organization's workspaces."""
+    """List the organization's workspaces, oldest first."""
     session: Session = context.obj
-    rows = session.call("GET", "/workspaces", status=status)
+    above = "null" if roots else workspace_id(session, parent) if parent else None
+    rows = session.call(
+        "GET", "/workspaces", status=status, runtime=runtime, parent_id=above, q=search, limit=limit
+    )
     session.table(rows, _COLUMNS, empty="No workspaces found.")
 
 
@@ -48,25 +69,49 @@ def tree(context: typer.Context) -> None:
     for row in rows:
         children.setdefault(row["parent_id"], []).append(row)
     known = {row["id"] for row in rows}
-    roots = [row for row in rows if row["parent_id"] not in known]
 
     def draw(row: dict[str, Any], indent: str) -> None:
         typer.echo(f"{indent}{row['name']}  [{row['status']}]")
         for child in children.get(row["id"], []):
             draw(child, indent + "  ")
 
-    for root in roots:
+    for root in (row for row in rows if row["parent_id"] not in known):
         draw(root, "")
     if not rows:
         typer.echo("No workspaces found.")
 
 
+@app.command()
+def audit(context: typer.Context) -> None:
+    """Count workspaces by status, and the agents that occupy them."""
+    session: Session = context.obj
+    rows, agents = session.call("GET", "/workspaces"), session.call("GET", "/agents")
+    by_status = dict(Counter(row["status"] for row in rows))
+    told = {
+        "workspaces": len(rows),
+        "agents": len(agents),
+        "by_status": by_status,
+        "workspaces_list": rows,
+        "agents_list": agents,
+    }
+    lines = [f"{len(rows)} workspaces, {len(agents)} agents"]
+    session.show(told, "\n".join([*lines, *(f"  {name}: {count}" for name, count in by_status.items())]))
+
+
 @app.command("get")
 @app.command("inspect", hidden=True)
-def get_workspace(context: typer.Context, workspace: Id) -> None:
+def get_workspace(context: typer.Context, workspace: Workspace) -> None:
     """Show one workspace with every field."""
     session: Session = context.obj
-    session.show(session.call("GET", f"/workspaces/{workspace}"))
+    session.show(workspace_row(session, workspace))
+
+
+@app.command()
+def state(context: typer.Context, workspace: Workspace) -> None:
+    """Show what an agent that polls is told: may it go on?"""
+    session: Session = context.obj
+    answer = session.call("GET", f"/workspaces/{workspace_id(session, workspace)}/state")
+    session.show(answer, f"{answer['status']}{'  (paused)' if answer['paused'] else ''}")
 
 
 @app.command()
@@ -77,14 +122,20 @@ def create(
     runtime: Annotated[str | None, typer.Option(help="Runtime, such as langgraph, command, echo.")] = None,
     model: Annotated[str | None, typer.Option(help="provider:model, or offline:demo.")] = None,
     template: Annotated[str | None, typer.Option(help="Workspace template.")] = None,
-    parent_id: Annotated[str | None, typer.Option(help="Id of the workspace above.")] = None,
-    workspace_dir: Annotated[str | None, typer.Option(help="Host folder to work in.")] = None,
-    tier: Annotated[int | None, typer.Option(min=1, max=4, help="Resources, 1 to 4.")] = None,
+    parent: Parent = None,
+    workspace_dir: Directory = None,
+    workspace_access: Access = None,
+    tier: Tier = None,
+    max_tasks: Tasks = None,
+    hibernate_after: Idle = None,
+    secret: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")] = None,
     external: Annotated[bool, typer.Option(help="The agent runs elsewhere.")] = False,
+    url: Annotated[str | None, typer.Option(help="Where an external agent answers.")] = None,
+    poll: Annotated[bool, typer.Option(help="An external agent fetches its messages itself.")] = False,
     wait: Wait = False,
     timeout: Timeout = 120,
 ) -> None:
-    """Create a workspace."""
+    """Create a workspace; of an external one, print how its agent connects."""
     session: Session = context.obj
     given = {
         "name": name,
@@ -92,113 +143,96 @@ def create(
         "runtime": runtime,
         "model": model,
         "template": template,
-        "parent_id": parent_id,
+        "parent_id": workspace_id(session, parent) if parent else None,
         "workspace_dir": workspace_dir,
+        "workspace_access": workspace_access,
         "tier": tier,
-        "external": external or None,
+        "max_concurrent_tasks": max_tasks,
+        "hibernation_idle_minutes": hibernate_after,
+        "secrets": dict(workspace_settings.pair(text) for text in secret) if secret else None,
+        "external": external or bool(url) or poll or None,
+        "url": url,
+        "delivery_mode": "poll" if poll else None,
     }
     made = session.call("POST", "/workspaces", body={k: v for k, v in given.items() if v is not None})
+    for warning in made.get("warnings", []):
+        typer.echo(f"Warning: {warning['message']}", err=True)
     if wait:
-        made = _wait(session, made["id"], timeout)
-    session.show(made, f"Workspace created: {made.get('name', name)} ({made['id']}), {made['status']}")
+        made |= watch(session, made["id"], RUNNING, timeout)
+    lines = [f"Workspace created: {made.get('name', name)} ({made['id']}), {made['status']}"]
+    if connection := made.get("connection"):
+        lines += workspace_settings.connection_lines(connection)
+    session.show(made, "\n".join(lines))
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    workspace: Workspace,
+    name: Annotated[str | None, typer.Option("--name", "-n", help="New name.")] = None,
+    role: Annotated[str | None, typer.Option(help="What the role is for.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="Runtime of the next start.")] = None,
+    parent: Parent = None,
+    root: Annotated[bool, typer.Option("--root", help="Let it stand below nobody.")] = False,
+    workspace_dir: Directory = None,
+    workspace_access: Access = None,
+    tier: Tier = None,
+    max_tasks: Tasks = None,
+    hibernate_after: Idle = None,
+    x: Annotated[float | None, typer.Option(help="Place on the canvas.")] = None,
+    y: Annotated[float | None, typer.Option(help="Place on the canvas.")] = None,
+    collapsed: Annotated[bool | None, typer.Option("--collapsed/--unfolded", help="On the canvas.")] = None,
+) -> None:
+    """Change fields: all that are given, or none of them."""
+    session: Session = context.obj
+    given: dict[str, Any] = {
+        "name": name,
+        "role": role,
+        "runtime": runtime,
+        "parent_id": workspace_id(session, parent) if parent else None,
+        "workspace_dir": workspace_dir,
+        "workspace_access": workspace_access,
+        "tier": tier,
+        "max_concurrent_tasks": max_tasks,
+        "hibernation_idle_minutes": hibernate_after,
+        "x": x,
+        "y": y,
+        "collapsed": collapsed,
+    }
+    body = {key: value for key, value in given.items() if value is not None}
+    if root:
+        body["parent_id"] = None
+    if not body:
+        raise typer.BadParameter("say what to change; see --help")
+    answer = session.call("PATCH", f"/workspaces/{workspace_id(session, workspace)}", body=body)
+    note = "; restart it, so that its agent knows" if answer.get("needs_restart") else ""
+    session.show(answer, f"Updated{note}.")
 
 
 @app.command()
 def delete(
     context: typer.Context,
-    workspace: Id,
+    workspace: Workspace,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     confirm_name: Annotated[str, typer.Option(help="The workspace's name, instead of typing it.")] = "",
     purge: Annotated[bool, typer.Option(help="Remove rows and files at once.")] = False,
 ) -> None:
-    """Delete a workspace and everything below it."""
+    """Delete a workspace and everything below it; files are kept for a week unless --purge."""
     session: Session = context.obj
-    name = session.call("GET", f"/workspaces/{workspace}")["name"]
+    row = workspace_row(session, workspace)
+    name = row["name"]
     typed = confirm_name or (
         name if yes else typer.prompt(f"Type the name of the workspace to delete it ({name})")
     )
     answer = session.request(
         "DELETE",
-        f"/workspaces/{workspace}",
+        f"/workspaces/{row['id']}",
         params={"confirm": "true", "purge": "true" if purge else None},
         headers={"X-Confirm-Name": typed if typed.isascii() else quote(typed)},
     ).json()
-    session.show(answer, f'Workspace "{workspace}" deleted.')
+    below = f" with {answer['cascade_deleted']} below it" if answer["cascade_deleted"] else ""
+    session.show(answer, f'Workspace "{name}" deleted{below}.')
 
 
-def _verb(path: str, settled: set[str], done: str) -> Any:
-    def run(context: typer.Context, workspace: Id, wait: Wait = False, timeout: Timeout = 120) -> None:
-        session: Session = context.obj
-        answer = session.call("POST", f"/workspaces/{workspace}/{path}")
-        if wait:
-            answer = _wait(session, workspace, timeout, settled)
-        session.show(answer, f"{done}: {answer['status']}")
-
-    return run
-
-
-for _name, _states, _done, _help in (
-    ("restart", _SETTLED, "Restarting", "Restart a workspace's agent."),
-    ("pause", {"paused"}, "Pausing", "Stop a workspace and everything below it."),
-    ("resume", _SETTLED - {"paused"}, "Resuming", "Start a paused workspace again."),
-    ("hibernate", {"hibernated"}, "Hibernating", "Stop an idle workspace; a message wakes it."),
-    ("wake", {"online", "failed"}, "Waking", "Start a hibernated workspace."),
-):
-    app.command(_name, help=_help)(_verb(_name, _states, _done))
-
-
-@app.command()
-def ask(
-    context: typer.Context,
-    workspace: Id,
-    message: Annotated[str, typer.Argument(help="What to say.")],
-    timeout: Timeout = 300,
-) -> None:
-    """Send a message and print the reply."""
-    from molecule_ai.client.messages import envelope, reply_text
-
-    session: Session = context.obj
-    answer = session.call("POST", f"/workspaces/{workspace}/a2a", body=envelope(message), timeout=timeout)
-    session.show(answer, reply_text(answer) or str(answer))
-
-
-@app.command()
-def delegate(
-    context: typer.Context,
-    source: Id,
-    target: Annotated[str, typer.Argument(help="Workspace that does the work.")],
-    task: Annotated[list[str], typer.Argument(help="The task.")],
-) -> None:
-    """Give a task from one workspace to another."""
-    session: Session = context.obj
-    body = {"target_id": target, "task": " ".join(task)}
-    session.show(session.call("POST", f"/workspaces/{source}/delegate", body=body))
-
-
-@app.command()
-def logs(
-    context: typer.Context,
-    workspace: Id,
-    tail: Annotated[int, typer.Option(help="Bytes from the end.")] = 65536,
-) -> None:
-    """Print the agent's own log."""
-    session: Session = context.obj
-    answer = session.call("GET", f"/workspaces/{workspace}/console", tail=tail)
-    session.show(answer, answer["output"].rstrip())
-
-
-def _wait(session: Session, workspace: str, timeout: float, states: set[str] = _SETTLED) -> dict[str, Any]:
-    """Poll until the workspace is in one of `states`, telling people each change."""
-    deadline = time.monotonic() + timeout
-    last = ""
-    while True:
-        row: dict[str, Any] = session.call("GET", f"/workspaces/{workspace}")
-        if row["status"] != last and not session.as_json:
-            typer.echo(f"{row['name']}: {row['status']}", err=True)
-        last = row["status"]
-        if last in states:
-            return row
-        if time.monotonic() > deadline:
-            typer.echo(f"Error: still {last} after {timeout:.0f} s", err=True)
-            raise typer.Exit(1)
-        time.sleep(0.2)
+for part in (workspace_lifecycle, workspace_talk, workspace_settings, workspace_agents):
+    part.add_to(app)
