@@ -38,6 +38,17 @@ ANTHROPIC = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
 GEMINI = ("GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL")
 
 CASES = [
+    Case("deepagents", "anthropic:claude-opus-4-7", *ANTHROPIC, other="martian:one"),
+    Case("deepagents", "openai:gpt-5", *OPENAI, other="martian:one"),
+    Case("langgraph", "openai:gpt-5", *OPENAI, other="martian:one"),
+    Case("claude-code", "sonnet", *ANTHROPIC, other="openai:gpt-5"),
+    Case("crewai", "openai:gpt-5", *OPENAI),
+    Case("crewai", "anthropic:claude-opus-4-7", *ANTHROPIC),
+    Case("crewai", "google_genai:gemini-2.5-pro", *GEMINI),
+    Case("autogen", "openai:gpt-5", *OPENAI),
+    Case("autogen", "anthropic:claude-opus-4-7", *ANTHROPIC),
+    Case("google-adk", "google_genai:gemini-2.5-pro", *GEMINI),
+    Case("google-adk", "anthropic:claude-opus-4-7", *ANTHROPIC),
     Case("openai-agents", "openai:gpt-5", *OPENAI),
     Case("openai-agents", "groq:llama", "GROQ_API_KEY", "GROQ_BASE_URL", "/v1"),
 ]

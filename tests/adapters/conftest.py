@@ -17,7 +17,7 @@ from tests.agent_process import AgentProcess, StandInPlatform, agent_process, sa
 from tests.support import wait_for
 
 START_SECONDS = 90.0  # some libraries take ten seconds of CPU to import
-PROMPT = "You are the tester of prompts."
+PROMPT = "You are the tester of {prompts}."  # libraries with templates must not touch it
 PEER = {"id": "peer-1", "name": "Ada", "role": "counts", "status": "online", "agent_card": {}}
 
 

@@ -76,6 +76,7 @@ class ModelApi:
                 return web.json_response(wire.error(401, "invalid key"), status=401)
             asked = wire.read({**await request.json(), **_from_path(request)})
             self.asked.append(asked)
+            asked.number = len(self.asked)
             decided = self._decide(asked)
             if isinstance(decided, Failing):
                 text = f"refused as ordered, with {KEY}"

@@ -25,6 +25,8 @@ class Asked:
     said: list[tuple[str, str]] = field(default_factory=list)
     """Role and text, in order; `tool` is the result of a tool."""
     tools: list[str] = field(default_factory=list)
+    number: int = 0
+    """Which request this is; clients tell answers apart by the ids made of it."""
 
 
 @dataclass
@@ -114,7 +116,7 @@ class ChatCompletions:
 
 
 def _chat_head(asked: Asked, kind: str) -> Json:
-    return {"id": "chatcmpl-1", "object": kind, "created": 1764000000, "model": asked.model}
+    return {"id": f"chatcmpl-{asked.number}", "object": kind, "created": 1764000000, "model": asked.model}
 
 
 def _chat_call(use: Use) -> Json:
@@ -150,7 +152,7 @@ class Responses:
 
     def whole(self, asked: Asked, answer: Answer) -> Json:
         return {
-            "id": "resp_1",
+            "id": f"resp_{asked.number}",
             "object": "response",
             "created_at": 1764000000,
             "status": "completed",
@@ -158,7 +160,7 @@ class Responses:
             "incomplete_details": None,
             "instructions": None,
             "model": asked.model,
-            "output": [self._item(answer, "completed")],
+            "output": [self._item(asked, answer)],
             "parallel_tool_calls": True,
             "tool_choice": "auto",
             "tools": [],
@@ -204,18 +206,13 @@ class Responses:
         yield "response.output_item.done", {"output_index": 0, "item": item}
         yield "response.completed", {"response": done}
 
-    def _item(self, answer: Answer, status: str) -> Json:
+    def _item(self, asked: Asked, answer: Answer) -> Json:
         if isinstance(answer, Say):
             content = [{"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}]
-            return {
-                "type": "message",
-                "id": "msg_1",
-                "status": status,
-                "role": "assistant",
-                "content": content,
-            }
+            head = {"type": "message", "id": f"msg_{asked.number}", "status": "completed"}
+            return {**head, "role": "assistant", "content": content}
         call = {"call_id": answer.id, "name": answer.tool, "arguments": json.dumps(answer.arguments)}
-        return {"type": "function_call", "id": f"fc_{answer.id}", "status": status, **call}
+        return {"type": "function_call", "id": f"fc_{answer.id}", "status": "completed", **call}
 
     def error(self, status: int, text: str) -> Json:
         return ChatCompletions().error(status, text)
@@ -239,7 +236,7 @@ class Messages:
 
     def whole(self, asked: Asked, answer: Answer) -> Json:
         return {
-            "id": "msg_01",
+            "id": f"msg_{asked.number}",
             "type": "message",
             "role": "assistant",
             "model": asked.model,
@@ -269,7 +266,7 @@ class Messages:
             yield "content_block_delta", {"index": 0, "delta": delta}
         yield "content_block_stop", {"index": 0}
         end = {"stop_reason": self._end(answer), "stop_sequence": None}
-        yield "message_delta", {"delta": end, "usage": {"output_tokens": USED[1]}}
+        yield "message_delta", {"delta": end, "usage": self._usage(USED[1])}
         yield "message_stop", {}
 
     def _block(self, answer: Answer) -> Json:
@@ -329,7 +326,7 @@ class GenerateContent:
         candidate: Json = {"content": {"role": "model", "parts": parts}, "index": 0}
         if end:
             candidate["finishReason"] = end
-        return {"candidates": [candidate], "modelVersion": asked.model, "responseId": "r-1"}
+        return {"candidates": [candidate], "modelVersion": asked.model, "responseId": f"r-{asked.number}"}
 
     def _usage(self) -> Json:
         counts = {"promptTokenCount": USED[0], "candidatesTokenCount": USED[1]}

@@ -1,7 +1,7 @@
 """`config.yaml`: what an agent is (contract 02 §10)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -78,6 +78,8 @@ class AgentConfig(Struct, kw_only=True):
     a2a: A2AConfig = field(default_factory=A2AConfig)
     delegation: DelegationConfig = field(default_factory=DelegationConfig)
     rbac: RbacConfig = field(default_factory=RbacConfig)
+    effort: Literal["", "low", "medium", "high", "xhigh", "max"] = ""
+    task_budget: int = 0
     compliance: ComplianceConfig = field(default_factory=ComplianceConfig)
     approvals: list[ApprovalRule] = field(default_factory=list)
 

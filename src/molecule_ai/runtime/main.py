@@ -9,6 +9,7 @@ from typing import NoReturn
 from molecule_ai.runtime.agent import Agent
 from molecule_ai.runtime.lean import one_arena
 from molecule_ai.runtime.lock import AgentLock, AlreadyRunning
+from molecule_ai.runtime.redact import Redactor
 from molecule_ai.runtime.settings import InvalidEnvironment, RuntimeSettings, read_settings
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -28,6 +29,30 @@ async def run_agent(settings: RuntimeSettings) -> int:
     return os.EX_OK
 
 
+class WithoutSecrets(logging.Formatter):
+    """Libraries log what a model's API answers, and that may quote a key."""
+
+    def __init__(self, redact: Redactor) -> None:
+        super().__init__(LOG_FORMAT)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, its traceback included."""
+        return self._redact(super().format(record))
+
+
+def log_to_stderr(settings: RuntimeSettings, redact: Redactor) -> None:
+    """Log our own lines at the chosen level; libraries only warn, unless we debug."""
+    level = logging.getLevelNamesMapping().get(settings.agent_log_level.upper(), logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(WithoutSecrets(redact))
+    others = level if level < logging.INFO else max(level, logging.WARNING)
+    logging.basicConfig(level=others, handlers=[handler])
+    logging.getLogger("molecule_ai").setLevel(level)
+    # The SDK logs whole requests when it refuses them; what the caller needs is in the answer.
+    logging.getLogger("a2a").setLevel(logging.CRITICAL)
+
+
 def main() -> NoReturn:
     """Run until the end and exit."""
     try:
@@ -35,9 +60,6 @@ def main() -> NoReturn:
     except InvalidEnvironment as error:
         sys.stderr.write(f"molecule agent: {error}\n")
         sys.exit(os.EX_CONFIG)
-    level = logging.getLevelNamesMapping().get(settings.agent_log_level.upper(), logging.INFO)
-    logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
-    # The SDK logs whole requests when it refuses them; what the caller needs is in the answer.
-    logging.getLogger("a2a").setLevel(logging.CRITICAL)
+    log_to_stderr(settings, Redactor.from_environment(os.environ))
     one_arena()
     sys.exit(asyncio.run(run_agent(settings)))

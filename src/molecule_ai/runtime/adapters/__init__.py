@@ -11,7 +11,12 @@ COMMAND = f"{HERE}.command:CommandAdapter"
 
 ADAPTERS: dict[str, str | Library] = {
     "langgraph": Library(f"{HERE}.langgraph:LangGraph", ("langchain", "langgraph"), offline=True),
+    "deepagents": Library(f"{HERE}.deepagents:DeepAgents", ("deepagents",), "deepagents", offline=True),
+    "claude-code": Library(f"{HERE}.claude_code:ClaudeCode", ("claude_agent_sdk",), "claude-code"),
     "openai-agents": Library(f"{HERE}.openai_agents:OpenAIAgents", ("agents",), "openai-agents"),
+    "crewai": Library(f"{HERE}.crewai:CrewAI", ("crewai",), "crewai"),
+    "autogen": Library(f"{HERE}.autogen:AutoGen", ("autogen_agentchat", "autogen_ext"), "autogen"),
+    "google-adk": Library(f"{HERE}.google_adk:GoogleADK", ("google.adk",), "google-adk"),
     "echo": f"{HERE}.echo:EchoAdapter",
     "command": COMMAND,
     "codex": COMMAND,

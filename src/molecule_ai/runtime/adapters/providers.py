@@ -5,6 +5,7 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from molecule_ai.runtime.adapters.base import AdapterContext
+from molecule_ai.runtime.messages import AgentTask
 from molecule_ai.runtime.preflight import NotConfigured
 
 
@@ -78,6 +79,14 @@ def split(model: str) -> tuple[str, str]:
         if found and name and (mark == ":" or provider in PROVIDERS):
             return provider, name
     raise NotConfigured(f"model must be written provider:model, not {model!r}")
+
+
+def as_text(task: AgentTask) -> str:
+    """Return a task with what was said before it, for a library that takes one text."""
+    if not task.history:
+        return task.text
+    said = "\n".join(f"{turn.role}: {turn.text}" for turn in task.history)
+    return f"Earlier in this conversation:\n{said}\n\nNow:\n{task.text}"
 
 
 def require_key(context: AdapterContext) -> None:
