@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -16,6 +17,8 @@ from molecule_ai.host.postgres import PostgresFailed
 from molecule_ai.host.workers import WorkersFailed
 from molecule_ai.kernel.errors import DatastoreUnavailable
 from molecule_ai.kernel.migrations import ChangedMigration
+from molecule_ai.server.openings import announce
+from molecule_ai.server.refresh import refreshed
 from molecule_ai.server.settings import BadSetting
 from molecule_ai.server.tokens.bootstrap import admin_token
 
@@ -56,7 +59,13 @@ def up(*, port: int, workers: int, home: str) -> None:
 
 def _run(overrides: dict[str, str], *, with_agents: bool = False) -> None:
     try:
-        host.run(host.prepare(overrides), with_agents=with_agents)
+        settings = host.prepare(overrides)
+        told = asyncio.run(refreshed(settings))
+        if told:
+            os.environ.update(told)
+            settings = host.prepare(overrides)
+        announce(settings)
+        host.run(settings, with_agents=with_agents)
     except _TOLD as problem:
         typer.echo(f"Error: {problem}", err=True)
         raise typer.Exit(1) from problem

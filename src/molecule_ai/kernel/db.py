@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, LiteralString, TypeAlias, TypeVar
@@ -36,6 +36,8 @@ LOST = (
 AWAY = (*LOST, OSError, asyncio.TimeoutError)
 
 _RETRY_SECONDS = 0.2
+
+_committed: dict[int, list[Callable[[], None]]] = {}  # by the connection of each open transaction
 
 _encoder = msgspec.json.Encoder()
 
@@ -125,8 +127,15 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A transaction: committed when the block ends, rolled back when it raises."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+        async with self.connection() as connection:
+            callbacks = _committed.setdefault(id(connection), [])
+            try:
+                async with connection.transaction():
+                    yield connection
+            finally:
+                _committed.pop(id(connection), None)
+        for callback in callbacks:
+            callback()
 
     async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside the pool, for LISTEN and advisory locks; the caller closes it."""
@@ -135,6 +144,18 @@ class Database:
         )
         await _prepare(connection)
         return connection
+
+
+def after_commit(tx: Connection, callback: Callable[[], None]) -> None:
+    """Call back once the `transaction` that gave `tx` is committed, never when it is rolled back.
+
+    In a transaction that the caller opened by other means it is called at once.
+    """
+    callbacks = _committed.get(id(tx))
+    if callbacks is None:
+        callback()
+    else:
+        callbacks.append(callback)
 
 
 def to_struct(kind: type[T], row: Iterable[tuple[str, Any]]) -> T:

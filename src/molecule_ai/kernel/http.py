@@ -48,6 +48,7 @@ __all__ = [
     "patch",
     "post",
     "put",
+    "route_pattern",
 ]
 
 
@@ -94,6 +95,18 @@ def _whole(value: Any) -> Any:
     """`value` with U+FFFD for halves of characters, which neither UTF-8 nor PostgreSQL can hold."""
     text = json.dumps(value, ensure_ascii=False)
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def route_pattern(template: str) -> str:
+    """A route as dashboards and the audit trail name it: `/workspaces/:id/tokens/:tokenId`."""
+    parts = []
+    for part in template.split("/"):
+        if part.startswith("{"):
+            name = part.strip("{}").partition(":")[0]
+            first, *rest = ("id" if name == "workspace_id" else name).split("_")
+            part = ":" + first + "".join(word.title() for word in rest)
+        parts.append(part)
+    return "/".join(parts)
 
 
 def _route(

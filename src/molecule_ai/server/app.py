@@ -79,6 +79,7 @@ class Server(Rooms):
         await self.provisioner.close()
         await self.identities.flush()
         await self.db.close()
+        self.audit_log.stop()
 
     def front(self, app: ASGIApp) -> ASGIApp:
         """The edge around the application (contract 01 §1.1)."""

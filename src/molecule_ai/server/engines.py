@@ -26,6 +26,7 @@ from .workspaces.sweeper import HealthSweep, OrphanSweeper, Warmth
 def start(rooms: Rooms) -> None:
     """Start everything that runs in the background of one replica."""
     supervisor = rooms.supervisor
+    rooms.audit_log.start()
     supervisor.run("metrics", rooms.metrics.run)
     supervisor.run("broadcaster", rooms.relay.run)
     supervisor.run("hub", rooms.hub.run)

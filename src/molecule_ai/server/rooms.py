@@ -34,6 +34,7 @@ from .delegations.service import Delegations
 from .edge.buckets import Buckets
 from .edge.recorder import Recorder, Siblings
 from .edge.upstream import Upstream
+from .events.audit import AuditLog
 from .events.history import History
 from .events.hub import Hub
 from .events.relay import Relay
@@ -118,7 +119,8 @@ class Rooms:
         self.identities = Identities(self.db, settings)
         self.sessions = Sessions(settings.cp_upstream_url, settings.molecule_org_slug)
         self.gatekeeper = Gatekeeper(self.identities, self.sessions, settings)
-        self.events = Events(self.db, self.clock)
+        self.audit_log = AuditLog(settings.audit_file)
+        self.events = Events(self.db, self.clock, self.audit_log)
         self.tree = Tree(self.db)
         self.base_url = (settings.external_platform_url or settings.agent_platform_url).rstrip("/")
 
@@ -129,7 +131,7 @@ class Rooms:
         self.relay = Relay(self.db, self.notifications, self.hub.deliver, self.hub.is_empty, self.clock)
         self.history = History(self.db)
         self.canvas = Canvas(self.db)
-        self.tickets = Tickets(self.db, self.tokens.dead)
+        self.tickets = Tickets(self.db, self.events, self.tokens.dead)
         self.gatekeeper.redeem = self.tickets.redeem
         self.streams = Streams(self.db, self.hub, self.relay)
         self.activity = Activity(

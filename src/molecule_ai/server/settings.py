@@ -45,13 +45,23 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 20
     workers: Annotated[int, Meta(description="Server processes; each is a full replica.")] = 1
     molecule_home: Annotated[
-        str, Meta(description="Data folder: embedded database, workspaces, admin token, keys.")
+        str,
+        Meta(
+            description="Data folder: embedded database, workspaces, admin token, keys; alias "
+            "MOLECULE_DATA_DIR."
+        ),
     ] = "~/.molecule"
     admin_token: Annotated[str, Meta(description="Bearer with power over the whole organization.")] = ""
     admin_token_previous: Annotated[
         str, Meta(description="Accepted too while the admin token is rotated.")
     ] = ""
-    molecule_env: Annotated[str, Meta(description="`production` makes authentication strict.")] = ""
+    molecule_env: Annotated[
+        str,
+        Meta(
+            description="`production` makes authentication strict and asks for SECRETS_ENCRYPTION_KEY; `dev` "
+            "binds loopback and limits no rates. It never relaxes authentication."
+        ),
+    ] = ""
     molecule_strict_auth: Annotated[
         str, Meta(description="`1` closes every compatibility opening, `0` keeps them in production.")
     ] = ""
@@ -77,7 +87,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         str, Meta(description="`saas` or `self-hosted`; decides private address ranges.")
     ] = ""
     canvas_proxy_url: Annotated[str, Meta(description="Where unmatched paths are proxied to.")] = ""
-    cp_upstream_url: Annotated[str, Meta(description="Control plane behind /cp/*.")] = ""
+    cp_upstream_url: Annotated[
+        str,
+        Meta(description="Control plane behind /cp/*; with MOLECULE_ORG_SLUG it vouches for sessions."),
+    ] = ""
+    molecule_cp_url: Annotated[
+        str,
+        Meta(description="Control plane that a hosted tenant asks for its configuration at the start."),
+    ] = "https://api.moleculesai.app"
     platform_url: Annotated[
         str, Meta(description="Base URL given to agents; default: this server on loopback.")
     ] = ""
@@ -194,7 +211,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     scheduler_poll_seconds: Annotated[
         int, Meta(description="Longest pause between two looks at the schedules.")
     ] = 30
-    scheduler_max_concurrent: Annotated[int, Meta(description="Deliveries at once per process.")] = 10
     schedule_fire_timeout_seconds: Annotated[int, Meta(description="Hard limit of one scheduled run.")] = 300
     scheduler_busy_policy: Annotated[
         str, Meta(description="`queue` or `skip` when the workspace is busy.")
@@ -238,6 +254,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         int, Meta(description="Seconds after which a local agent without its server ends itself; 0: never.")
     ] = 300
     websocket_limit: Annotated[int, Meta(description="WebSocket clients per process.")] = 5000
+    audit_log: Annotated[
+        str,
+        Meta(
+            description="File for the lines of the audit trail, which standard output gets too where it is "
+            "no terminal; unset: `/var/log/molecule-audit.jsonl` in production, else none; `off`: none."
+        ),
+    ] = ""
     git_sha: Annotated[str, Meta(description="Reported by /buildinfo.")] = "dev"
     log_level: Annotated[str, Meta(description="debug, info, warning or error.")] = "info"
 
@@ -319,13 +342,28 @@ class Settings(Struct, frozen=True, kw_only=True):
         return (self.platform_url or f"http://{host}:{self.port}").rstrip("/")
 
     @property
+    def ignored_origins(self) -> tuple[str, ...]:
+        """Entries of `CORS_ORIGINS` that are no origins."""
+        return tuple(o for o in self._listed_origins if not o.startswith(("http://", "https://")))
+
+    @property
+    def _listed_origins(self) -> tuple[str, ...]:
+        return tuple(o.strip().rstrip("/") for o in self.cors_origins.split(",") if o.strip())
+
+    @property
     def origins(self) -> tuple[str, ...]:
         """Listed browser origins (contract 01 §19.1)."""
-        listed = tuple(o.strip().rstrip("/") for o in self.cors_origins.split(",") if o.strip())
-        usable = tuple(o for o in listed if o.startswith(("http://", "https://")))
+        listed = self._listed_origins
+        usable = tuple(o for o in listed if o not in self.ignored_origins)
         if usable:
             return usable
         return () if self.strict and listed else ("http://localhost:3000", "http://localhost:3001")
+
+    @property
+    def audit_file(self) -> Path | None:
+        """Where the audit trail is appended to (contract 03 §15.5)."""
+        named = self.audit_log.strip() or ("/var/log/molecule-audit.jsonl" if self.production else "off")
+        return None if named == "off" else Path(named)
 
     @property
     def requests_per_minute(self) -> int | None:

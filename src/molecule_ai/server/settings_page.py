@@ -19,6 +19,27 @@ This page is generated from `src/molecule_ai/server/settings.py`.
 |---|---|---|
 """
 
+_UNREAD_HEAD = """
+## Variables of other installations that are not read
+
+| Variable | Instead |
+|---|---|
+"""
+# Contract 01 §22 names these; each has a reason not to be a setting here.
+UNREAD = {
+    "REDIS_URL": "There is no Redis: queues, locks and notifications live in PostgreSQL "
+    "([decision](decisions/0002-postgresql-only.md)).",
+    "MOLECULE_ENABLE_TEST_TOKENS": "The route is gone; `POST /admin/workspaces/:id/tokens` mints a real one.",
+    "KMS_KEY_ARN": "`SECRETS_ENCRYPTION_KEY` or `SECRETS_ENCRYPTION_KEYS` holds the key itself.",
+    "CP_PROVISION_URL": "Comes with `PROVISIONER=control-plane`, which is refused as yet.",
+    "MOLECULE_CP_SHARED_SECRET": "The same.",
+    "PROVISION_SHARED_SECRET": "The same.",
+    "CP_ADMIN_API_TOKEN": "The same.",
+    "MOLECULE_MCP_ALLOW_SEND_MESSAGE": "Comes with the MCP routes of a workspace.",
+    "SCHEDULER_MAX_CONCURRENT": "A due schedule is a message: `MAILBOX_MAX_CONCURRENT` limits deliveries.",
+    "GITHUB_WEBHOOK_SECRET": "Comes with the webhooks.",
+}
+
 
 def render() -> str:
     """The page as Markdown."""
@@ -30,7 +51,8 @@ def render() -> str:
         if isinstance(field.default, bool):
             default = f"`{str(field.default).lower()}`"
         rows.append(f"| `{field.name.upper()}` | {default} | {schema.get('description', '')} |")
-    return _HEAD + "\n".join(rows) + "\n"
+    unread = [f"| `{name}` | {instead} |" for name, instead in UNREAD.items()]
+    return _HEAD + "\n".join(rows) + "\n" + _UNREAD_HEAD + "\n".join(unread) + "\n"
 
 
 if __name__ == "__main__":

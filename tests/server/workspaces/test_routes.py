@@ -58,7 +58,8 @@ async def test_a_name_is_enough(admin: httpx.AsyncClient, server: Server) -> Non
     assert body["model"] == "anthropic:claude-opus-4-7"
     assert [w["code"] for w in body["warnings"]] == ["NO_BACKEND"]
     assert await events_of(server, body["id"]) == [
-        ("WORKSPACE_PROVISIONING", {"name": "Scout", "tier": 3, "runtime": "langgraph"})
+        ("WORKSPACE_PROVISIONING", {"name": "Scout", "tier": 3, "runtime": "langgraph"}),
+        ("workspace.create", {"name": "Scout"}),
     ]
     files = await launch_files(server, body["id"])
     assert yaml.safe_load(files["config.yaml"])["model"] == "anthropic:claude-opus-4-7"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 from litestar.handlers import BaseRouteHandler
 
+from molecule_ai.kernel import log
 from molecule_ai.server.settings import Settings
 
-from . import errors, powers
+from . import acts, errors, powers
 from .agents_door import AgentsDoor
 from .callers import Callers
 from .identities import Identities
@@ -23,6 +25,8 @@ from .principal import ANONYMOUS, Kind, Principal
 from .sessions import Sessions
 from .tiers import Tier
 
+_WARN_SECONDS = 60.0
+
 
 class Gatekeeper:
     """Authenticates every request and compares the caller with what the route asks for."""
@@ -30,6 +34,7 @@ class Gatekeeper:
     def __init__(self, identities: Identities, sessions: Sessions, settings: Settings) -> None:
         self._identities = identities
         self._settings = settings
+        self._warned_at = -_WARN_SECONDS
         self._callers = Callers(identities, sessions, settings)
         self._agents = AgentsDoor(identities, self._callers, self._workspace, settings)
         self.redeem: Callable[[str], Awaitable[Principal | None]] | None = None
@@ -51,6 +56,7 @@ class Gatekeeper:
             # An open route whose answer may still be this person's own.
             principal = await self._callers.session(connection) or principal
         connection.scope["state"]["principal"] = principal
+        acts.begin(principal, connection, handler)
         if "workspace_id" in connection.path_params and "workspace_id" not in handler.opt.get("missing", {}):
             path_workspace(connection)
         for name, missing in handler.opt.get("missing", {}).items():
@@ -116,11 +122,12 @@ class Gatekeeper:
         return caller
 
     def _workspace_token_is_admin(self, caller: Principal) -> bool:
-        return (
-            caller.kind is Kind.WORKSPACE
-            and not self._identities.admin_token_set
-            and not self._settings.strict
-        )
+        if caller.kind is not Kind.WORKSPACE or self._identities.admin_token_set or self._settings.strict:
+            return False
+        if time.monotonic() - self._warned_at > _WARN_SECONDS:
+            self._warned_at = time.monotonic()
+            log.get().warning("workspace_token_used_as_admin", caller=caller.label, cure="set ADMIN_TOKEN")
+        return True
 
     async def _workspace(self, connection: Request, *, own_only: bool) -> Principal:
         token = bearer_of(connection)

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from molecule_ai.kernel.http import route_pattern
+
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MAX_KNOWN_PATHS = 1000
@@ -100,7 +102,7 @@ class Recorder:
             template = self._unrouted(scope["path"], method)
         label = self._labels.get(template)
         if label is None:
-            label = self._labels[template] = _pattern(template)
+            label = self._labels[template] = route_pattern(template) or "unmatched"
         return label
 
     def _unrouted(self, path: str, method: str) -> str:
@@ -111,17 +113,6 @@ class Recorder:
                 self._paths.clear()
             known = self._paths[method, path] = self.template_of(path, method)
         return known
-
-
-def _pattern(template: str) -> str:
-    parts = []
-    for part in template.split("/"):
-        if part.startswith("{"):
-            name = part.strip("{}").partition(":")[0]
-            first, *rest = ("id" if name == "workspace_id" else name).split("_")
-            part = ":" + first + "".join(word.title() for word in rest)
-        parts.append(part)
-    return "/".join(parts) or "unmatched"
 
 
 class Siblings:

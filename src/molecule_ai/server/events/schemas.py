@@ -35,6 +35,10 @@ class RecordedEvent(Struct, kw_only=True):
     seq: int
     actor: str | None
     chain_id: UUID | None
+    request: Annotated[
+        dict[str, Any] | None,
+        Meta(description="Of an audit row: the request that made the change. Null elsewhere."),
+    ] = None
 
 
 class Ticket(Struct, frozen=True):

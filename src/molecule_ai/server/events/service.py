@@ -9,10 +9,11 @@ from uuid import UUID
 import msgspec
 
 from molecule_ai.kernel.clock import Clock
-from molecule_ai.kernel.db import Connection, Database
+from molecule_ai.kernel.db import Connection, Database, after_commit
+from molecule_ai.server.auth import acts
 
-from . import store
-from .catalogue import Event
+from . import audit, store
+from .catalogue import Event, is_audit
 from .schemas import Frame
 
 _encoder = msgspec.json.Encoder()
@@ -34,9 +35,10 @@ class Cleaner(Protocol):
 class Events:
     """What the other rooms use: `append` inside their transaction, `broadcast` for what needs no row."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, audit_log: audit.AuditLog) -> None:
         self._db = db
         self._clock = clock
+        self._audit_log = audit_log
         self.cleaner: Cleaner | None = None
 
     async def append(
@@ -56,7 +58,10 @@ class Events:
         Returns its sequence number.
         """
         told = await self._clean(workspace_id, payload or {}, tx)
-        return await store.append(tx, str(event), workspace_id, told, actor, chain_id, agent_id, target_id)
+        act = self._audit(tx, str(event), workspace_id, told, actor)
+        return await store.append(
+            tx, str(event), workspace_id, told, actor, chain_id, agent_id, target_id, act
+        )
 
     async def append_many(
         self,
@@ -68,18 +73,31 @@ class Events:
         """Record many events in their order as one statement: what an import of a whole tree needs."""
         if events:
             await self._prepare([workspace_id for _, workspace_id, _ in events], tx)
-            await store.append_many(
-                tx,
-                [
-                    {
-                        "event_type": str(event),
-                        "workspace_id": workspace_id,
-                        "payload": await self._clean(workspace_id, payload, tx),
-                        "actor": actor,
-                    }
-                    for event, workspace_id, payload in events
-                ],
+        rows = []
+        for event, workspace_id, payload in events:
+            told = await self._clean(workspace_id, payload, tx)
+            rows.append(
+                {
+                    "event_type": str(event),
+                    "workspace_id": workspace_id,
+                    "payload": told,
+                    "actor": actor,
+                    "request": self._audit(tx, str(event), workspace_id, told, actor),
+                }
             )
+        if rows:
+            await store.append_many(tx, rows)
+
+    def _audit(
+        self, tx: Connection, event: str, workspace_id: UUID | None, told: dict[str, Any], actor: str | None
+    ) -> acts.Act | None:
+        """The request that a row of the audit trail belongs to; its line is written when it is true."""
+        if not is_audit(event):
+            return None
+        act = acts.of(actor)
+        text = audit.line(self._clock.now(), event, workspace_id, told, actor, act)
+        after_commit(tx, lambda: self._audit_log.put(text))
+        return act
 
     async def broadcast(
         self,

@@ -8,14 +8,16 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from molecule_ai.kernel.db import Connection, affected, many
+from molecule_ai.server.auth.acts import Act
 
 from .schemas import RecordedEvent
 
 # Written and announced in one statement, so that no writer can do one without the other.
 APPEND = """
     WITH row AS (
-        INSERT INTO structure_events (event_type, workspace_id, payload, actor, chain_id, agent_id, target_id)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq)
+        INSERT INTO structure_events (event_type, workspace_id, payload, actor, chain_id, agent_id, target_id,
+                                      request)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING seq)
     SELECT seq, pg_notify('molecule_events', seq::text) FROM row"""
 
 
@@ -28,19 +30,21 @@ async def append(
     chain_id: UUID | None,
     agent_id: UUID | None,
     target_id: UUID | None,
+    request: Act | None,
 ) -> int:
-    return int(
-        await tx.fetchval(APPEND, event_type, workspace_id, payload, actor, chain_id, agent_id, target_id)
+    seq = await tx.fetchval(
+        APPEND, event_type, workspace_id, payload, actor, chain_id, agent_id, target_id, request
     )
+    return int(seq)
 
 
 APPEND_MANY = """
     WITH given AS (
         SELECT * FROM jsonb_to_recordset($1::jsonb)
-            AS g(position int, event_type text, workspace_id uuid, payload jsonb, actor text)),
+            AS g(position int, event_type text, workspace_id uuid, payload jsonb, actor text, request jsonb)),
     rows AS (
-        INSERT INTO structure_events (event_type, workspace_id, payload, actor)
-        SELECT event_type, workspace_id, payload, actor FROM given ORDER BY position RETURNING seq)
+        INSERT INTO structure_events (event_type, workspace_id, payload, actor, request)
+        SELECT event_type, workspace_id, payload, actor, request FROM given ORDER BY position RETURNING seq)
     SELECT count(pg_notify('molecule_events', seq::text)) FROM rows"""
 
 
@@ -49,7 +53,8 @@ async def append_many(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 
 _COLUMNS: LiteralString = """
-    SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id FROM structure_events """
+    SELECT id, event_type, workspace_id, payload, created_at, seq, actor, chain_id, request
+      FROM structure_events """
 _WHERE: LiteralString = """
        ($2::text[] IS NULL OR event_type = ANY($2)) AND ($3::timestamptz IS NULL OR created_at < $3)
        AND ($4::bigint IS NULL OR seq > $4) AND ($5::bigint IS NULL OR seq <= $5) ORDER BY seq """

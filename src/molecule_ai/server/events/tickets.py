@@ -14,6 +14,7 @@ from molecule_ai.server.auth.principal import Principal
 
 from . import store
 from .schemas import Ticket
+from .service import Events
 
 _LIFE_SECONDS = 60
 
@@ -21,8 +22,14 @@ _LIFE_SECONDS = 60
 class Tickets:
     """Issues and takes tickets. A ticket stands for the caller that asked for it."""
 
-    def __init__(self, db: Database, dead_tokens: Callable[[Collection[UUID]], Awaitable[set[UUID]]]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        events: Events,
+        dead_tokens: Callable[[Collection[UUID]], Awaitable[set[UUID]]],
+    ) -> None:
         self._db = db
+        self._events = events
         self._dead_tokens = dead_tokens
 
     async def issue(self, caller: Principal) -> Ticket:
@@ -31,6 +38,7 @@ class Tickets:
         principal: dict[str, Any] = msgspec.to_builtins(caller)
         async with self._db.transaction() as tx:
             expires_at = await store.insert_ticket(tx, sha256(text), principal, _LIFE_SECONDS)
+            await self._events.append(tx, "ticket.issue", None, {}, actor=caller.label)
         return Ticket(text, expires_at)
 
     async def redeem(self, text: str) -> Principal | None:

@@ -118,6 +118,8 @@ class Mailbox:
             ended = await store.cancel_chain(tx, chain_id, "chain stopped")
             await self.tell(tx, ended)
             in_flight = await self._traffic.in_flight(tx, chain_id)
+            told = {"chain_id": chain_id, "dropped": len(ended)}
+            await self._events.append(tx, "chain.stop", None, told, actor=caller.label, chain_id=chain_id)
         return StoppedChain(chain_id, "stopped", len(ended), stopped_at, in_flight)
 
     async def drop_stale(self, caller: Principal, minutes: int, target_id: UUID | None) -> Dropped:

@@ -78,6 +78,7 @@ class Configuration:
                 raise WorkspaceNotFound
             payload = {"changed": sorted(given), **given}
             await self._events.append(tx, Event.WORKSPACE_UPDATED, workspace_id, payload, actor=caller.label)
+            await self._events.append(tx, "workspace.abilities", workspace_id, given, actor=caller.label)
         return AbilitiesUpdated(
             broadcast_enabled=now.broadcast_enabled, talk_to_user_enabled=now.talk_to_user_enabled
         )

@@ -347,7 +347,9 @@ class Lifecycle:
         elif name not in (given, unquote(given)):
             raise ConfirmNameMismatch
 
-    async def bootstrap_failed(self, workspace_id: UUID, report: BootstrapFailure) -> Noted:
+    async def bootstrap_failed(
+        self, caller: Principal, workspace_id: UUID, report: BootstrapFailure
+    ) -> Noted:
         """Note that the machine of an agent died before the agent registered."""
         async with self._db.transaction() as tx:
             error = await self._cleaned(tx, workspace_id, report.error or BOOT_ERROR)
@@ -367,6 +369,11 @@ class Lifecycle:
                 },
                 change=Change(error=f"{error}\n\n{tail}" if tail else error),
             )
+            if moved is not None:
+                facts = {"error": error}
+                await self._events.append(
+                    tx, "workspace.bootstrap_failed", workspace_id, facts, actor=caller.label
+                )
         return Noted(ok=True, no_change=moved is None)
 
     async def _cleaned(self, tx: Connection, workspace_id: UUID, text: str) -> str:

@@ -145,10 +145,13 @@ async def wake_workspace(
     tags=_TAGS,
 )
 async def report_bootstrap_failure(
-    lifecycle: Here[Lifecycle], workspace_id: FromPath[UUID], data: JSONBody[BootstrapFailure | None] = None
+    lifecycle: Here[Lifecycle],
+    caller: Here[Principal],
+    workspace_id: FromPath[UUID],
+    data: JSONBody[BootstrapFailure | None] = None,
 ) -> Noted:
     """Note that an agent's machine died before the agent registered."""
-    return await lifecycle.bootstrap_failed(workspace_id, data or BootstrapFailure())
+    return await lifecycle.bootstrap_failed(caller, workspace_id, data or BootstrapFailure())
 
 
 @get(

@@ -79,6 +79,8 @@ class Workspaces:
         connection: ExternalConnection | None = None
         async with self._db.transaction() as tx:
             created = await self.insert(tx, new, actor=caller.label)
+            facts = {"name": created.name}
+            await self._events.append(tx, "workspace.create", created.id, facts, actor=caller.label)
             if created.status is Status.AWAITING_AGENT:
                 minted = await self._tokens.mint(
                     tx, created.id, kind="external", created_by=caller.label, name="connection"

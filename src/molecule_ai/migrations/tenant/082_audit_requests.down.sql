@@ -1,0 +1,1 @@
+ALTER TABLE structure_events DROP COLUMN IF EXISTS request;
