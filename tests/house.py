@@ -166,7 +166,11 @@ class House:
         """Wait until the killed server is buried: its port is free again."""
         assert self._main is not None
         await self._main.wait()
-        await wait_for(lambda: not processes.servers(self.home), 40)
+        try:
+            await wait_for(lambda: not processes.servers(self.home), 40)
+        except TimeoutError as late:
+            left = {pid: processes.describe(pid) for pid in processes.servers(self.home)}
+            raise AssertionError(f"still there: {left}") from late
 
     async def let_leases_end(self) -> None:
         """What the clock does to the leases of a dead server, without waiting for it.

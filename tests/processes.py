@@ -39,6 +39,15 @@ def command(pid: int) -> bytes:
     return b""
 
 
+def describe(pid: int) -> str:
+    """What it is, what it waits for, and below whom."""
+    with suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        waits = Path(f"/proc/{pid}/wchan").read_text()
+        return f"{command(pid)!r} {state} {waits} below {parent(pid)}"
+    return "gone"
+
+
 def parent(pid: int) -> int:
     with suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

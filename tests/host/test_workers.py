@@ -68,6 +68,16 @@ def kill(pids: set[int]) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+async def tell_until_gone(pid: int) -> None:
+    def is_gone() -> bool:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)
+        return not processes.command(pid)
+
+    await wait_for(is_gone, PATIENCE_SECONDS, interval=0.02)
+
+
 async def test_workers_that_are_killed_again_and_again_are_replaced(
     start: Callable[[str], Awaitable[Main]],
 ) -> None:
@@ -97,3 +107,14 @@ async def test_workers_do_not_outlive_the_main_process_even_if_they_do_not_liste
     assert len(workers) == 2
     kill({main.process.pid})
     await wait_for(lambda: not any(map(processes.command, workers)), PATIENCE_SECONDS)
+
+
+async def test_a_worker_ends_however_often_and_early_it_is_told_to(
+    start: Callable[[str], Awaitable[Main]],
+) -> None:
+    main = await start("polite")
+    await wait_for(main.answers, PATIENCE_SECONDS)
+    grown = await main.until_two_without(set())
+    await tell_until_gone(grown.pop())
+    young = await wait_for(lambda: main.workers() - grown, PATIENCE_SECONDS)
+    await tell_until_gone(young.pop())

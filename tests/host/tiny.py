@@ -12,6 +12,7 @@ from granian.constants import Interfaces
 
 from molecule_ai.host.workers import Workers
 from molecule_ai.kernel.parent import PARENT, end_with_parent
+from molecule_ai.server.farewell import Farewell
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -39,6 +40,18 @@ def stubborn() -> Any:
         await app(scope, receive, send)
 
     return forever
+
+
+def polite() -> Any:
+    """An app that takes its time to start, and says goodbye."""
+    Farewell(lambda: None, lambda: True).install()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await asyncio.sleep(0.5)
+        await app(scope, receive, send)
+
+    return slow
 
 
 def broken() -> Any:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import msgspec
+import psutil
+
+_LEAVING_SECONDS = 20.0  # workers that lost their main process end within ten
+_LOOK_SECONDS = 0.1
 
 
 class AlreadyRunning(Exception):
@@ -21,18 +26,30 @@ class RunningServer(msgspec.Struct):
 
 
 class HomeLock:
-    """An exclusive lock that the kernel releases when its holder dies, however it dies."""
+    """An exclusive lock that the kernel releases when its holder dies, however it dies.
+
+    Workers share the lock of their main process. Those of one that was killed are waited for: they are
+    on their way out.
+    """
 
     def __init__(self, home: Path) -> None:
         self._file = os.open(home / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + _LEAVING_SECONDS
+        while not self._take():
+            holder = _read(home)
+            if holder is None or psutil.pid_exists(holder.pid) or time.monotonic() > deadline:
+                os.close(self._file)
+                who = f"pid {holder.pid}, {holder.url}" if holder else "it is starting"
+                raise AlreadyRunning(f"a server already runs on {home} ({who})")
+            time.sleep(_LOOK_SECONDS)
+        os.ftruncate(self._file, 0)
+
+    def _take(self) -> bool:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as busy:
-            os.close(self._file)
-            holder = _read(home)
-            who = f"pid {holder.pid}, {holder.url}" if holder else "it is starting"
-            raise AlreadyRunning(f"a server already runs on {home} ({who})") from busy
-        os.ftruncate(self._file, 0)
+        except OSError:
+            return False
+        return True
 
     def describe(self, url: str) -> None:
         """Say who holds the lock, for command lines on this machine."""

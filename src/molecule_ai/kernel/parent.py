@@ -11,14 +11,15 @@ import time
 PARENT = "MOLECULE_SUPERVISOR_PID"
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 1.0
-_MERCY_LOOKS = 10  # for work that can still be brought to an end; the port is needed by the next server
+_MERCY_SECONDS = 10  # for work that can still be brought to an end; the next server needs the port
 
 
 def end_with_parent() -> None:
     """Make this worker end when its main process dies, even by SIGKILL.
 
-    The kernel sends the signal at once (Linux), but while a worker starts, one may fall between two
-    handlers and is heard by nobody. So a thread looks, too, asks again, and does not ask for ever.
+    The kernel sends the signal at once (Linux), but one that comes while the worker starts is heard by
+    nobody. So a thread looks, too, and leaves the end of its patience to the kernel, which needs no
+    interpreter that still runs.
     """
     supervisor = os.environ.get(PARENT)
     if not supervisor:
@@ -32,7 +33,5 @@ def end_with_parent() -> None:
 def _watch(supervisor: int) -> None:
     while os.getppid() == supervisor:
         time.sleep(_LOOK_SECONDS)
-    for _ in range(_MERCY_LOOKS):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_LOOK_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)
+    signal.alarm(_MERCY_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -124,6 +124,7 @@ def create() -> ASGIApp:
     settings = read()
     log.configure(level=settings.log_level)
     server = Server(settings)
+    Farewell(server.leave, server.hub.is_empty).install()
     return Lifespan(server)
 
 
@@ -140,14 +141,12 @@ class Lifespan:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                farewell = Farewell(self._server.leave, self._server.hub.is_empty)
                 try:
                     await self._server.start()
                 except Exception as error:
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     raise
                 await send({"type": "lifespan.startup.complete"})
-                farewell.arm()
             else:
                 await self._server.stop()
                 await send({"type": "lifespan.shutdown.complete"})

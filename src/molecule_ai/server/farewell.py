@@ -1,89 +1,69 @@
 """Time to say goodbye: sockets and streams end before the HTTP server hears that it has to stop.
 
 The HTTP server waits for open requests, an event stream too, but drops open WebSockets as soon as it
-is done waiting, without a close frame. Its signal handler belongs to the event loop, which reads
-signals from the wake-up descriptor. So that descriptor is ours while we serve, and what arrives is
-passed on to the loop's own a moment later.
+is done waiting, without a close frame. Left to itself it also misses a signal that comes while it starts,
+and a second one, as a terminal's Ctrl-C brings, stops the whole process dead. So the signals of a worker
+are ours, and it hears of the first one, once, when everybody has been told.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
 import threading
 from collections.abc import Callable
+from typing import Any
+
+from granian import _signals
+from granian._granian import WorkerSignal
 
 _GRACE_SECONDS = 3.0  # for clients that are slow to let go
 _LOOK_SECONDS = 0.02
 _FLUSH_SECONDS = 0.05  # between the last goodbye that was said and its arrival
-# The HTTP server runs the loop anew after the start, which resets the descriptor: look again for a while.
-_ARM_SECONDS = 0.01
-_ARM_TIMES = 200
-_ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT})
+_ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Farewell:
-    """Calls `leave` at SIGTERM and SIGINT, and lets nobody else react before everybody `is_gone`."""
+    """Calls `leave` at SIGTERM and SIGINT, and lets the HTTP server know when everybody `is_gone`.
+
+    To be installed before the HTTP server asks for its signals, that is, where the app is made.
+    """
 
     def __init__(self, leave: Callable[[], None], is_gone: Callable[[], bool]) -> None:
         self._leave = leave
         self._is_gone = is_gone
-        self._loop = asyncio.get_running_loop()
-        self._early = 0
         self._is_told = False
-        self._loops_descriptor = -1
-        self._here, self._there = socket.socketpair()
-        self._is_main = threading.current_thread() is threading.main_thread()
-        for number in _ENDINGS if self._is_main else ():
-            signal.signal(number, self._told_early)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end = WorkerSignal()
 
-    def arm(self) -> None:
-        """Take over, once the start is complete; does nothing where signals are somebody else's."""
-        if not self._is_main:
+    def install(self) -> None:
+        """Take over the signals; does nothing where they are somebody else's."""
+        if threading.current_thread() is not threading.main_thread():
             return
-        for end in (self._here, self._there):
-            end.setblocking(False)
-        self._loop.add_reader(self._here, self._told)
-        self._loop.call_later(_ARM_SECONDS, self._listen, _ARM_TIMES)
+        # A handler of Python's own runs whether the loop does or not, which is started more than once.
+        for number in _ENDINGS:
+            signal.signal(number, self._told)
+        _signals.set_loop_signals = self._listen
 
-    def _told_early(self, number: int, _frame: object) -> None:
-        self._early = number
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> WorkerSignal:
+        self._loop = loop
+        if self._is_told:
+            loop.call_soon(self._begin, loop)
+        return self._end
 
-    def _listen(self, times: int) -> None:
+    def _told(self, _number: int, _frame: Any) -> None:
         if self._is_told:
             return
-        if times:
-            self._loop.call_later(_ARM_SECONDS, self._listen, times - 1)
-        before = signal.set_wakeup_fd(self._there.fileno(), warn_on_full_buffer=False)
-        if before == self._there.fileno():
-            return
-        self._loops_descriptor = before
-        if self._early:  # what came while the HTTP server started may have been lost on it
-            os.kill(os.getpid(), self._early)
-
-    def _told(self) -> None:
-        numbers = self._here.recv(64)
-        if not _ENDINGS.intersection(numbers):
-            os.write(self._loops_descriptor, numbers)
-            return
         self._is_told = True
-        self._loop.remove_reader(self._here)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._begin, self._loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._leave()
-        self._wait(numbers, self._loop.time() + _GRACE_SECONDS)
+        self._wait(loop, loop.time() + _GRACE_SECONDS)
 
-    def _wait(self, numbers: bytes, until: float) -> None:
-        if self._is_gone() or self._loop.time() > until:
-            self._loop.call_later(_FLUSH_SECONDS, self._pass_on, numbers)
+    def _wait(self, loop: asyncio.AbstractEventLoop, until: float) -> None:
+        if self._is_gone() or loop.time() > until:
+            loop.call_later(_FLUSH_SECONDS, self._end.set)
         else:
-            self._loop.call_later(_LOOK_SECONDS, self._wait, numbers, until)
-
-    def _pass_on(self, numbers: bytes) -> None:
-        signal.set_wakeup_fd(self._loops_descriptor)
-        os.write(self._loops_descriptor, numbers)
-        self._close()
-
-    def _close(self) -> None:
-        self._here.close()
-        self._there.close()
+            loop.call_later(_LOOK_SECONDS, self._wait, loop, until)
