@@ -7,6 +7,8 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import Scope
 
 from molecule_ai import __version__
@@ -32,9 +34,21 @@ from .workspaces import configuration_routes, lifecycle_routes, models_routes, t
 from .workspaces import routes as workspaces_routes
 
 
+class Application(Litestar):
+    """Litestar without the plugins for kinds of types that we do not have.
+
+    It loads them when their libraries happen to be installed, and that of pydantic costs each worker
+    eight megabytes.
+    """
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
 def litestar(rooms: Rooms) -> Litestar:
     """The application: routes, guards and errors."""
-    return Litestar(
+    return Application(
         route_handlers=[
             openapi.assets(),
             *operations_routes.handlers,

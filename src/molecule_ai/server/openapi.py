@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ def config(version: str) -> OpenAPIConfig:
 
 def assets() -> Router:
     """The API browser's own files, so that it works without any other host."""
-    folder = Path(str(resources.files("swagger_ui"))) / "static"
+    # Found without being imported: its Python part brings a template engine that nobody here uses.
+    folder = Path(str(distribution("swagger-ui-py").locate_file("swagger_ui/static")))
     return create_static_files_router(_ASSETS, [folder], opt={"tier": Tier.NONE}, include_in_schema=False)
 
 
