@@ -1,15 +1,14 @@
-"""The checklist of contract 01 §25, item by item.
-
-Missing are the canvas viewport (4) and the proxies (13, 14): those routes do not exist yet.
-"""
+"""The checklist of contract 01 §25, item by item."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import asyncpg
 import httpx
 import pytest
@@ -18,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from molecule_ai.server.app import Server
 from tests.conftest import ADMIN_TOKEN, MakeServer, connect
 from tests.support import add_token, add_workspace, bearer, serve, wait_for
+from tests.upstream import upstream
 
 
 async def test_01_the_open_state_ends_with_the_first_token(make_server: MakeServer) -> None:
@@ -80,6 +80,16 @@ async def test_03_without_a_bearer_the_database_is_not_asked(make_server: MakeSe
     async with connect(server) as client:
         answer = await client.get(f"/workspaces/{uuid4()}/activity")
     assert (answer.status_code, answer.json()["error"]) == (401, "missing workspace auth token")
+
+
+async def test_04_a_bad_bearer_never_falls_back_to_the_origin(
+    server: Server, anonymous: httpx.AsyncClient
+) -> None:
+    await add_token(server, await add_workspace(server))
+    listed, foreign = {"origin": "http://localhost:3000"}, {"origin": "https://evil.example"}
+    for headers, status in (({**bearer("nonsense"), **listed}, 401), (listed, 200), (foreign, 401)):
+        answer = await anonymous.put("/canvas/viewport", json={"zoom": 1}, headers=headers)
+        assert answer.status_code == status, headers
 
 
 async def test_05_tokens_are_capped_masked_and_dead_at_once(
@@ -208,6 +218,41 @@ async def test_12_security_headers_on_every_status(anonymous: httpx.AsyncClient)
     assert "unsafe-eval" not in page.headers["content-security-policy"]
 
 
+async def test_13_nothing_leads_past_the_list_of_the_control_plane(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    async with upstream(tmp_path) as plane:
+        server = await make_server(cp_upstream_url=plane.url)
+        async with connect(server) as client:
+            for path in (
+                "/cp/admin/orgs",
+                "/cp/auth",
+                "/cp/orgsabc",
+                "/cp/auth/../admin/orgs",
+                "/cp/auth/%2e%2e/admin/orgs",
+            ):
+                # The client would tidy the path up; a raw target reaches the server as it is written.
+                request = client.build_request("GET", "/cp", extensions={"target": path.encode()})
+                request.url = httpx.URL(request.url, raw_path=path.encode())
+                refused = await client.send(request)
+                assert (refused.status_code, refused.content) == (404, b""), path
+            assert plane.asked() == []
+            passed = await client.get("/cp/orgs/acme", headers={"cookie": "mcp_session=s"})
+        assert passed.status_code == 201
+        (asked,) = plane.asked()
+    assert (asked["path"], asked["headers"]["cookie"]) == ("/cp/orgs/acme", "mcp_session=s")
+    assert asked["headers"]["host"] == plane.url.removeprefix("http://")
+
+
+async def test_14_the_canvas_gets_nobodys_credentials(make_server: MakeServer, tmp_path: Path) -> None:
+    async with upstream(tmp_path) as canvas:
+        server = await make_server(canvas_proxy_url=canvas.url)
+        async with connect(server, ADMIN_TOKEN) as client:
+            assert (await client.get("/", headers={"cookie": "mcp_session=s"})).status_code == 200
+        (asked,) = canvas.asked()
+    assert not {"authorization", "cookie"} & set(asked["headers"])
+
+
 @pytest.mark.settings(rate_limit=2)
 async def test_15_metrics_are_prometheus_and_count_refusals(anonymous: httpx.AsyncClient) -> None:
     for _ in range(4):
@@ -247,6 +292,7 @@ async def test_16_every_engine_reports_and_a_crash_is_a_restart(make_server: Mak
         shown = await wait_for(restarted)
     assert shown["fragile"]["restarts"] == 1
     assert shown["fragile"]["state"] == "running"
+    assert set(shown) == set(server.supervisor.pulses)
     for name in ("broadcaster", "notifications", "activity-retention", "reconciler", "scheduler", "mailbox"):
         assert shown[name]["state"] == "running", name
 
@@ -267,18 +313,26 @@ async def test_18_a_signal_ends_a_server_that_streams(make_server: MakeServer, d
         serve(dsn, workers=1) as served,
         served.client(ADMIN_TOKEN) as admin,
         admin.stream("GET", f"/workspaces/{workspace_id}/events/stream") as stream,
+        aiohttp.ClientSession(served.url, headers=bearer(ADMIN_TOKEN)) as sockets,
+        sockets.ws_connect("/ws") as socket,
     ):
         chunks = stream.aiter_bytes()
         assert await anext(chunks) == b": ping\n\n"
         assert await asyncio.wait_for(served.stop(signal.SIGTERM), 15) == 0
+        farewell = await socket.receive()
+        assert (farewell.type, farewell.data) == (aiohttp.WSMsgType.CLOSE, 1001)
 
 
-@pytest.mark.parametrize("settings", [{}, {"molecule_env": "dev"}, {"molecule_strict_auth": "1"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"molecule_env": "dev"}, {"molecule_strict_auth": "1"}, {"molecule_org_id": "org-1"}]
+)
 async def test_19_test_tokens_are_gone(make_server: MakeServer, settings: dict[str, str]) -> None:
     server = await make_server(**settings)
     workspace_id = await add_workspace(server)
     async with connect(server, ADMIN_TOKEN) as admin:
-        assert (await admin.get(f"/admin/workspaces/{workspace_id}/test-token")).status_code == 404
+        headers = {"x-molecule-org-id": "org-1"}
+        path = f"/admin/workspaces/{workspace_id}/test-token"
+        assert (await admin.get(path, headers=headers)).status_code == 404
 
 
 async def test_20_json_is_compact_and_errors_are_strings(

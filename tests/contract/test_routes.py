@@ -16,6 +16,7 @@ from molecule_ai.server.app import Server
 from molecule_ai.server.auth.tiers import Tier
 from tests.conftest import ADMIN_TOKEN, MakeServer
 from tests.support import add_token, add_workspace, bearer
+from tests.upstream import upstream
 
 ROOT = Path(__file__).parents[2]
 # It never ends for who may follow it; tests/server/events/test_streams.py asks as them.
@@ -71,33 +72,57 @@ async def test_the_access_page_tells_of_every_route(server: Server) -> None:
 
 
 class Door:
-    """One workspace with its token, a stranger, and the keys of the organization."""
+    """Workspaces with their tokens, a stranger, and the credentials of the organization."""
 
-    def __init__(self, server: Server, client: httpx.AsyncClient, org_key: str) -> None:
+    def __init__(self, server: Server, client: httpx.AsyncClient) -> None:
         self._server = server
         self._client = client
-        self._org_key = org_key
+        self._headers: dict[str, dict[str, str]] = {}
 
-    async def knock(self, method: str, path: str, caller: str) -> int:
-        """Ask a route of a workspace made for this question; the status it answers with."""
-        own = await add_workspace(self._server)
-        token = await add_token(self._server, own)
-        headers = {
+    async def prepare(self) -> None:
+        """What every caller presents that does not depend on the workspace asked for."""
+        stranger = await add_workspace(self._server)
+        old = await self._mint_key()
+        async with self._server.db.transaction() as tx:
+            await tx.execute("UPDATE org_api_tokens SET expires_at = now() WHERE id = $1", old["id"])
+        bound = await self._mint_key(workspace_ids=[str(stranger)])
+        self._headers = {
             "nothing": {},
             "wrong bearer": bearer("nonsense"),
-            "other workspace": bearer(self._stranger),
-            "own workspace": bearer(token),
-            "org key": bearer(self._org_key),
+            "expired key": bearer(old["auth_token"]),
+            "other workspace": bearer(await add_token(self._server, stranger)),
+            "key bound elsewhere": bearer(bound["auth_token"]),
+            "session": {"cookie": "mcp_session=owner-cookie", "origin": "http://molecule.test"},
+            "org key": bearer((await self._mint_key())["auth_token"]),
             "admin token": bearer(ADMIN_TOKEN),
-        }[caller] | {"x-workspace-id": str(own)}
+        }
+
+    async def open_workspace(self) -> uuid.UUID:
+        """A workspace to ask for, with a token of each kind of its own."""
+        own = await add_workspace(self._server)
+        revoked = await add_token(self._server, own)
+        async with self._server.db.transaction() as tx:
+            await self._server.tokens.revoke_all(tx, [own])
+            scoped = await self._server.tokens.mint(
+                tx, own, kind="user", created_by="test", scopes=["mcp:read"]
+            )
+        self._headers["own workspace"] = bearer(await add_token(self._server, own))
+        self._headers["revoked token"] = bearer(revoked)
+        self._headers["token with scopes"] = bearer(scoped.auth_token)
+        return own
+
+    async def knock(self, method: str, path: str, caller: str, own: uuid.UUID) -> int:
+        """Ask a route about this workspace; the status it answers with."""
+        headers = self._headers[caller] | {"x-workspace-id": str(own)}
         body = {"id": str(own), "workspace_id": str(own)} if path.startswith("/registry/") else {}
         content: dict[str, Any] = {"json": body} if method in {"POST", "PUT", "PATCH"} else {}
         answer = await self._client.request(method, _filled(path, own), headers=headers, **content)
         return answer.status_code
 
-    async def prepare(self) -> None:
-        """Give the stranger a token of its own."""
-        self._stranger = await add_token(self._server, await add_workspace(self._server))
+    async def _mint_key(self, **wish: Any) -> dict[str, Any]:
+        minted = await self._client.post("/org/tokens", headers=bearer(ADMIN_TOKEN), json=wish)
+        key: dict[str, Any] = minted.json()
+        return key
 
 
 def _filled(path: str, workspace_id: uuid.UUID) -> str:
@@ -109,19 +134,28 @@ def _filled(path: str, workspace_id: uuid.UUID) -> str:
 
 
 @pytest.mark.parametrize("strict", ["0", "1"])
-async def test_every_route_lets_in_whom_its_tier_lets_in(make_server: MakeServer, strict: str) -> None:
-    server = await make_server(molecule_strict_auth=strict)
-    transport = httpx.ASGITransport(app=server.app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://molecule.test") as client:
-        minted = await client.post("/org/tokens", headers=bearer(ADMIN_TOKEN))
-        door = Door(server, client, minted.json()["auth_token"])
-        await door.prepare()
-        wrong = {}
-        for method, path, handler in routes(server.litestar):
-            for caller, passes in zip(CALLERS, ACCESS[handler.opt["tier"]], strict=True):
-                if path == ENDLESS and passes:
-                    continue
-                status = await door.knock(method, path, caller)
-                if (status == 401) is passes or (status >= 500 and status not in (501, 503)):
-                    wrong[f"{method} {path} by {caller}"] = status
+async def test_every_route_lets_in_whom_its_tier_lets_in(
+    make_server: MakeServer, tmp_path: Path, strict: str
+) -> None:
+    """Each refused caller asks about one workspace of the route, each other one about a fresh one."""
+    async with upstream(tmp_path) as plane:
+        server = await make_server(
+            molecule_strict_auth=strict, cp_upstream_url=plane.url, molecule_org_slug="acme"
+        )
+        transport = httpx.ASGITransport(app=server.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://molecule.test") as client:
+            door = Door(server, client)
+            await door.prepare()
+            wrong = {}
+            for method, path, handler in routes(server.litestar):
+                own = await door.open_workspace()
+                for caller, refusal in zip(CALLERS, ACCESS[handler.opt["tier"]], strict=True):
+                    if path == ENDLESS and not refusal:
+                        continue
+                    status = await door.knock(method, path, caller, own)
+                    is_let_in = status != 401 and not (status >= 500 and status not in (501, 503))
+                    if status != refusal if refusal else not is_let_in:
+                        wrong[f"{method} {path} by {caller}"] = (status, refusal)
+                    if not refusal and method not in ("GET", "HEAD"):
+                        own = await door.open_workspace()
     assert wrong == {}

@@ -15,20 +15,40 @@ from .app import Server
 from .auth.tiers import Tier
 from .settings import Settings
 
-CALLERS = ("nothing", "wrong bearer", "other workspace", "own workspace", "org key", "admin token")
-_WORKSPACE = (False, False, False, True, True, True)
-_EVERYBODY = (True,) * 6
+CALLERS = (
+    "nothing",
+    "wrong bearer",
+    "revoked token",
+    "token with scopes",
+    "expired key",
+    "other workspace",
+    "own workspace",
+    "key bound elsewhere",
+    "session",
+    "org key",
+    "admin token",
+)
+_PROVES_NOTHING = (401,) * 5
+
+
+def _row(other: int, own: int, bound: int, session: int, admin: int) -> tuple[int, ...]:
+    """Answers to the callers in their order; 0 lets them in. Org keys and the admin token are alike."""
+    return (*_PROVES_NOTHING, other, own, bound, session, admin, admin)
+
+
+_EVERYBODY = (0,) * len(CALLERS)
+_WORKSPACE = _row(401, 0, 403, 0, 0)
 # Which caller gets past the gatekeeper, in the order of CALLERS, once the workspace has a token and
 # ADMIN_TOKEN is set; strict mode differs in nothing here. Past it a route may still refuse: 403.
-ACCESS: dict[Tier, tuple[bool, ...]] = {
+ACCESS: dict[Tier, tuple[int, ...]] = {
     Tier.NONE: _EVERYBODY,
-    Tier.ADMIN: (False, False, False, False, True, True),
+    Tier.ADMIN: _row(401, 401, 403, 0, 0),
     Tier.WORKSPACE: _WORKSPACE,
-    Tier.WORKSPACE_OWN: (False, False, False, True, False, False),
+    Tier.WORKSPACE_OWN: _row(401, 0, 401, 401, 401),
     Tier.WORKSPACE_STATE: _WORKSPACE,
     Tier.WORKSPACE_OR_COSMETIC: _WORKSPACE,
     Tier.WORKSPACE_OR_REDACTED: _EVERYBODY,
-    Tier.CANVAS_OR_BEARER: (False, False, True, True, True, True),
+    Tier.CANVAS_OR_BEARER: _row(0, 0, 403, 0, 0),
     Tier.REGISTRY: _WORKSPACE,
     Tier.DISCOVERY: _WORKSPACE,
     Tier.CALLER: _WORKSPACE,
@@ -52,10 +72,15 @@ _NOTES = {
 _HEAD = """\
 # Who may call what
 
-Every route has one tier. The table says which callers a tier lets past the gatekeeper (✓) and which it
-answers with 401, for an installation with an admin token and a workspace that has a token, in default
-and in strict mode alike. Looser openings exist only before anything is configured: see
-[configuration](../configuration.md).
+Every route has one tier. The table says which callers a tier lets past the gatekeeper (✓) and what it
+answers to the others, for an installation with an admin token and a workspace that has a token, in default
+and in strict mode alike. Looser openings exist only before anything is configured: each start logs those
+in effect, with what closes them.
+
+A revoked token has one more use than a wrong one: the agent of a removed workspace learns from
+`GET /workspaces/:id/state` that it is gone. A session is that of an owner or an admin; a member's, and a
+key with the role `editor`, gets 403 below `/admin`, `/settings/secrets` and `/org/tokens`, and a key with
+the role `reader` also wherever something changes.
 
 This page is generated from the routes, and a test asks every route as every caller.
 """
@@ -82,7 +107,7 @@ def render(app: Litestar) -> str:
     used = [tier for tier in Tier if tier in by_tier]
     lines = [_HEAD, f"| Tier | {' | '.join(CALLERS)} |", f"|---|{'---|' * len(CALLERS)}"]
     for tier in used:
-        marks = " | ".join("✓" if passes else "401" for passes in ACCESS[tier])
+        marks = " | ".join(str(refusal or "✓") for refusal in ACCESS[tier])
         lines.append(f"| {tier.value} | {marks} |")
     for tier in used:
         lines += ["", f"## {tier.value}", ""]
