@@ -1,3 +1,4 @@
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -66,6 +67,7 @@ async def test_the_first_registration_brings_a_token_and_the_workspace_online(
 
     nothing = await anonymous.post("/registry/register", json=body(workspace_id))
     assert (nothing.status_code, nothing.json()["error"]) == (401, "missing workspace auth token")
+    assert "Authorization: Bearer" in nothing.json()["hint"]
     again = await anonymous.post(
         "/registry/register", json=body(workspace_id), headers=bearer(told["auth_token"])
     )
@@ -237,3 +239,27 @@ async def test_cards_are_replaced_and_announced(server: Server, anonymous: httpx
         "/registry/update-card", json={"workspace_id": str(uuid4()), "agent_card": {}}
     )
     assert unknown.status_code == 404
+
+
+@pytest.mark.settings(molecule_strict_auth="1")
+@pytest.mark.parametrize(
+    ("status", "minutes", "passes"),
+    [
+        ("provisioning", 1, True),
+        ("awaiting_agent", 9, True),
+        ("provisioning", 11, False),
+        ("online", 1, False),
+        ("failed", 1, False),
+    ],
+)
+async def test_without_a_token_a_workspace_is_claimed_only_while_it_waits_for_its_first_agent(
+    server: Server, anonymous: httpx.AsyncClient, status: str, minutes: int, passes: bool
+) -> None:
+    since = datetime.now(UTC) - timedelta(minutes=minutes)
+    workspace_id = await add_workspace(
+        server, status=status, status_changed_at=since, runtime="external", desired="none"
+    )
+    answer = await anonymous.post("/registry/register", json=body(workspace_id))
+    assert answer.status_code == (200 if passes else 401)
+    beat = await anonymous.post("/registry/heartbeat", json={"workspace_id": str(workspace_id)})
+    assert beat.status_code == 401  # a beat is no first word

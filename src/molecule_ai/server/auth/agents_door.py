@@ -20,6 +20,9 @@ from .principal import ANONYMOUS, Kind, Principal
 RESERVED_CALLERS = ("webhook:", "system:", "test:", "channel:")
 AsWorkspace = Callable[..., Coroutine[Any, Any, Principal]]
 
+# The stock SDK registers without the token that it was given (contract 02 §11.1).
+BEARER_HINT = "this workspace has a token: send it as Authorization: Bearer, or rotate it if it is lost"
+
 
 class AgentsDoor:
     """Compares who an agent says it is with what its credential proves.
@@ -58,7 +61,9 @@ class AgentsDoor:
         if binding is None and not self._settings.strict:
             # The service answers 404; the id of an absent workspace protects nothing.
             return ANONYMOUS
-        raise errors.InvalidWorkspaceToken if token else errors.MissingWorkspaceToken
+        if token:
+            raise errors.InvalidWorkspaceToken
+        raise errors.MissingWorkspaceToken(hint=BEARER_HINT)
 
     async def discovery(self, connection: Request) -> Principal:
         """Contract 01 §4.7: the caller is the header, for peers the path."""
