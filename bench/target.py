@@ -65,7 +65,11 @@ class Target:
 
     def agent_processes(self) -> list[psutil.Process]:
         """The agents, not what they were forked from."""
-        return [child for child in psutil.process_iter() if _line(child).startswith("molecule agent")]
+        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if _is_agent(p)]
+
+
+def _is_agent(process: psutil.Process) -> bool:
+    return _line(process).startswith("molecule agent")
 
 
 def _is_worker(process: psutil.Process) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import psutil
-
 from bench.measure import cpu_seconds, pss_mb
-from bench.target import Target, is_agent
+from bench.target import Target
 
 from .orgs import until_online
 
@@ -40,10 +38,10 @@ async def run(target: Target) -> dict[str, Any]:
 
 
 async def _agent_memory(target: Target, runtime: str, model: str) -> float:
-    known = {process.pid for process in psutil.process_iter() if is_agent(process)}
+    known = {process.pid for process in target.agent_processes()}
     body = {"name": f"idle {runtime}", "runtime": runtime, "model": model}
     made = await target.call("POST", "/workspaces", body)
     if runtime != "command":  # it has no command to run and says so, which costs the same memory
         await until_online(target, {made["id"]}, 60)
     await asyncio.sleep(5)
-    return max(pss_mb(p.pid) for p in psutil.process_iter() if is_agent(p) and p.pid not in known)
+    return max(pss_mb(p.pid) for p in target.agent_processes() if p.pid not in known)
