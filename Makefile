@@ -55,6 +55,10 @@ chaos: setup ## Kill servers, workers, databases and agents 200 times beside 50 
 		$(PYTEST) -q tests/chaos/test_kills.py $(ARGS)
 	@cat $${CHAOS_REPORT:-chaos.json}
 
+.PHONY: test-docker
+test-docker: setup ## The tests that run containers, on a Podman of their own (root, podman, runc)
+	@$(PYTEST) -q -m containers $(ARGS) $(T)
+
 .PHONY: check
 check: lint types drift ## Lint, types and generated files, without the tests
 

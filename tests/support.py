@@ -149,7 +149,7 @@ async def serve(
         log_file = Path(folder) / "server.log"
         with log_file.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *_granian(port, workers, respawn=respawn),
+                *_granian(environment.get("BIND_ADDR", "127.0.0.1"), port, workers, respawn=respawn),
                 env=environment,
                 stdout=output,
                 stderr=output,
@@ -164,7 +164,7 @@ async def serve(
             await _end_group(process)
 
 
-def _granian(port: int, workers: int, *, respawn: bool) -> list[str]:
+def _granian(address: str, port: int, workers: int, *, respawn: bool) -> list[str]:
     return [
         *(
             sys.executable,
@@ -175,7 +175,7 @@ def _granian(port: int, workers: int, *, respawn: bool) -> list[str]:
             "--factory",
             "molecule_ai.server.app:create",
         ),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), "--loop", "uvloop"),
+        *("--host", address, "--port", str(port), "--workers", str(workers), "--loop", "uvloop"),
         *(("--respawn-failed-workers", "--respawn-interval", "0.5") if respawn else ()),
         "--log-level",
         "info",

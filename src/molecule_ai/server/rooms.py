@@ -377,7 +377,15 @@ def _provisioner(settings: Settings) -> Provisioner:
                 settings.agent_platform_url,
                 preload=preload,
                 orphan_timeout=timedelta(seconds=settings.agent_orphan_timeout),
+                memory_mb_by_tier=settings.memory_mb_by_tier,
             )
+        case "docker":
+            # Nobody else has to load its client library.
+            from molecule_ai.provisioners.docker.provisioner import DockerProvisioner
+
+            from .images.configured import docker_options
+
+            return DockerProvisioner(settings.home, settings.agent_platform_url, docker_options(settings))
         case other:
             raise BadSetting(f"PROVISIONER {other} is not part of this build")
 

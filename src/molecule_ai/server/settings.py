@@ -16,9 +16,9 @@ from msgspec import Meta, Struct
 from molecule_ai.kernel import ssrf
 
 _PRODUCTION = frozenset({"production", "prod"})
-_CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")  # of Docker, and of Podman
 _IMAGE_PIN = "WORKSPACE_IMAGE_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "f", "false", "no", "off"})
 
 
 class BadSetting(Exception):
@@ -123,7 +123,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="`1`: this server is a container in `DOCKER_NETWORK` and calls agents by name; "
-            "unset: found out."
+            "unset: the engine is asked."
         ),
     ] = ""
     workspace_image_template: Annotated[
@@ -315,10 +315,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.provisioner or ("control-plane" if self.molecule_org_id.strip() else "process")
 
     @property
-    def in_container(self) -> bool:
-        """Whether this server is a container itself (contract 05 §1)."""
+    def in_container(self) -> bool | None:
+        """Whether this server is a container among the agents'; None: ask the engine (contract 05 §1)."""
         explicit = self.molecule_in_docker.strip().lower()
-        return explicit in _TRUE if explicit else any(Path(mark).exists() for mark in _CONTAINER_MARKS)
+        return True if explicit in _TRUE | {"t"} else False if explicit in _FALSE else None
 
     @property
     def memory_mb_by_tier(self) -> dict[int, int]:

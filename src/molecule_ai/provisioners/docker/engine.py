@@ -162,6 +162,11 @@ class Engine:
             if await self._network(name) is None:
                 raise
 
+    async def is_member(self, container: str, network: str) -> bool:
+        """Whether a container of this engine is in a network."""
+        found = await self.inspect(container)
+        return found is not None and network in (found["NetworkSettings"].get("Networks") or {})
+
     async def host_gateway(self, network: str) -> str:
         """What `host.docker.internal` has to be in this engine: its own word for it, or the address.
 

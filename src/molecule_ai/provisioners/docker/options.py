@@ -20,8 +20,9 @@ class DockerOptions(Struct, frozen=True, kw_only=True):
     network: str = NETWORK
     publish_address: str = "127.0.0.1"
     """Where agents' ports appear on the machine of the engine."""
-    shares_network: bool = False
-    """The server is a container in the agents' network: it calls them by name, nothing is published."""
+    shares_network: bool | None = None
+    """The server is a container in the agents' network: it calls them by name, nothing is published.
+    None: so it is when the engine says so. That a process is in some container proves nothing."""
     host_gateway: str = ""
     """The address behind `host.docker.internal`; empty: whatever the engine understands."""
     images: Mapping[str, str] = field(default_factory=dict)

@@ -59,6 +59,7 @@ class DockerProvisioner:
         self.engine = Engine(options.host)
         self.images = Images(self.engine, options)
         self._platform_url = platform_url
+        self._is_member: bool | None = None
         self._labels = {names.MANAGED: "true", names.INSTALLATION: self.node}
         self._calls = Calls(self.engine, self.images, options, self._labels)
 
@@ -193,7 +194,7 @@ class DockerProvisioner:
     async def _birth(self, launch: Launch, image: str) -> Birth:
         options = self.options
         isolation = isolation_for(launch.tier, options.sizes, allow_privileged=options.allow_privileged)
-        if options.shares_network and not isolation.has_host:
+        if not isolation.has_host and await self._shares_network():
             port = 0
             url = f"http://{names.container(launch.workspace_id)}:{names.AGENT_PORT}"
         else:
@@ -210,6 +211,16 @@ class DockerProvisioner:
             labels=labels,
             host_gateway=gateway,
         )
+
+    async def _shares_network(self) -> bool:
+        if self._is_member is None:
+            known = self.options.shares_network
+            self._is_member = (
+                await self.engine.is_member(socket.gethostname(), self.options.network)
+                if known is None
+                else known
+            )
+        return self._is_member
 
     async def _create(self, birth: Birth) -> str:
         name = names.container(birth.launch.workspace_id)

@@ -41,10 +41,10 @@ def agent(birth: Birth, options: DockerOptions, platform_url: str) -> dict[str, 
     listening = str(birth.port if isolation.has_host else names.AGENT_PORT)
     own = {
         "WORKSPACE_CONFIG_PATH": CONFIGS,
-        "WORKSPACE_DIR": HOME if isolation.is_sandbox else WORKSPACE,
+        "WORKSPACE_DIR": isolation.home if isolation.is_sandbox else WORKSPACE,
         "PLUGINS_DIR": PLUGINS,
         "PYTHONPATH": "/app",
-        "HOME": HOME,
+        "HOME": isolation.home,
         "AGENT_PORT": listening,
         "AGENT_URL": birth.url if isolation.has_host else f"http://{name}:{names.AGENT_PORT}",
     }

@@ -14,6 +14,8 @@ PRIVILEGED_TIER = 3
 FULL_HOST_TIER = 4
 USER = 1000  # of agents, whatever the image says, so that a change of image leaves files readable
 HOME = "/home/agent"
+# In memory, and not in the image: engines differ in what becomes of a directory that lies below.
+SANDBOX_HOME = "/home/sandbox"
 CPU_SHARES = 1024  # the unit of TIERn_CPU_SHARES: so many are one processor
 NANO = 1_000_000_000
 TMPFS = "rw,noexec,nosuid,size=64m"  # contract 02 §8
@@ -49,6 +51,10 @@ class Isolation(Struct, frozen=True, kw_only=True):
         return self.tier == SANDBOX_TIER
 
     @property
+    def home(self) -> str:
+        return SANDBOX_HOME if self.is_sandbox else HOME
+
+    @property
     def has_host(self) -> bool:
         """Whether it shares the machine's network and may command the engine."""
         return self.privileged and self.tier == FULL_HOST_TIER
@@ -71,7 +77,7 @@ class Isolation(Struct, frozen=True, kw_only=True):
             return {**limits, "Privileged": True, "PidMode": "host"}
         confined = {**limits, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"]}
         if self.is_sandbox:
-            confined |= {"ReadonlyRootfs": True, "Tmpfs": {"/tmp": TMPFS, HOME: HOME_TMPFS}}  # noqa: S108
+            confined |= {"ReadonlyRootfs": True, "Tmpfs": {"/tmp": TMPFS, SANDBOX_HOME: HOME_TMPFS}}  # noqa: S108
         return confined
 
     def describe(self) -> str:
