@@ -62,7 +62,9 @@ class View:
     def _flow(self, height: int) -> Panel:
         lines = list(self._tally.flow)[-max(1, height - 2) :]
         texts = [
-            Text.assemble((f"{line.at:6.1f} s  ", "dim"), (f"{line.who:<18.18} ", "bold"), line.what)
+            Text.assemble(
+                (f"{line.at:6.1f} s  ", "dim"), (f"{line.who:<18.18} ", "bold"), " ".join(line.what.split())
+            )
             for line in lines
         ]
         for text in texts:
@@ -82,7 +84,7 @@ class View:
         grid.add_column(ratio=1)
         grid.add_column(justify="right")
         grid.add_row(
-            Text(self.step, style="bold", overflow="ellipsis", no_wrap=True), f"{counts} · {seconds:.0f} s"
+            Text(self.step, style="bold", overflow="ellipsis", no_wrap=True), f"  {counts} · {seconds:.0f} s"
         )
         return Panel(grid)
 
