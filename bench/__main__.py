@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from . import load, measure
+from . import load, measure, report
 from .scenarios import fanout, footprint, heartbeats, idle, lifecycle, orgs, proxy, schedules, workspaces
 from .target import Target, existing, own
 
@@ -36,7 +36,11 @@ async def main() -> None:
     parser.add_argument("--token", default="")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--no-record", action="store_true", help="print only")
+    parser.add_argument("--table", action="store_true", help="write the table of README.md and end")
     arguments = parser.parse_args()
+    if arguments.table:
+        report.write()
+        return
     for name in arguments.scenario or SCENARIOS:
         if name in _NEED_WRK and not load.has_wrk():
             print(f"{name}: left out, wrk is not installed")
@@ -53,6 +57,7 @@ async def main() -> None:
             measure.record(
                 name, figures, target=arguments.base_url or f"own server, {arguments.workers} workers"
             )
+            report.write()
 
 
 asyncio.run(main())

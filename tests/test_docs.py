@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import report
 from molecule_ai.server import settings_page
 
 ROOT = Path(__file__).parents[1]
@@ -68,3 +69,7 @@ def test_each_shortfall_is_answered_by_a_test_or_a_decision(page: Path) -> None:
         if not (decisions or _TEST.search(proof)) or gone or absent_tests(proof):
             unanswered.append((number, gone, absent_tests(proof)))
     assert unanswered == []
+
+
+def test_the_measured_figures_stand_beside_their_targets() -> None:
+    assert report.is_current(), "run: .venv/bin/python -m bench --table"

@@ -11,7 +11,7 @@ from bench.measure import percentiles
 from bench.target import Target
 from molecule_ai.client.messages import envelope
 
-_ROUNDS = 15
+_ROUNDS = 24
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 _RUNTIMES = {"echo": "offline:echo", "langgraph": "offline:demo"}

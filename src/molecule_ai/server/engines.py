@@ -83,6 +83,8 @@ def _start_lifecycle(rooms: Rooms) -> None:
     rooms.notifications.on(SECRETS_CHANGED, rooms.secrets.redaction.forget)
     rooms.notifications.on_gap(rooms.secrets.redaction.forget)
     rooms.notifications.on(RECONCILE, lambda _: supervisor.wake(Reconciler.name))
+    # Any worker may start the next agent: all prepare for the runtime of the first one.
+    rooms.notifications.on(RECONCILE, lambda _: supervisor.wake(Warmth.name))
     rooms.notifications.on_gap(lambda: supervisor.wake(Reconciler.name))
     supervisor.add(rooms.reconciler)
     supervisor.add(HealthSweep(rooms.db, rooms.provisioner, rooms.losses))
