@@ -40,11 +40,11 @@ up: setup ## Start server, embedded PostgreSQL and agents on this machine
 ##@ Work on it
 
 .PHONY: test
-test: check test-parallel test-serial test-postgres-15 ## Everything CI runs: lint, types, generated files, tests
+test: check test-parallel test-processes test-serial test-postgres-15 ## Everything CI runs: lint, types, generated files, tests
 
 .PHONY: test-fast
 test-fast: setup ## The quick tests only (T=path ARGS='-k name')
-	@$(PYTEST) -q -n 2 --dist loadgroup -m "not slow and not serial" $(ARGS) $(T)
+	@$(PYTEST) -q -n 2 --dist loadgroup -m "not slow and not serial and not processes" $(ARGS) $(T)
 
 .PHONY: test-adapters
 test-adapters: $(addprefix test-adapter-,$(or $(ADAPTER),$(RUNTIMES))) ## Runtimes against their real libraries (ADAPTER=crewai for one)
@@ -114,9 +114,14 @@ PYTHON_TREES := $(wildcard src tests bench)
 
 .PHONY: test-parallel
 test-parallel: setup
-	@$(PYTEST) -q -n 2 --dist loadgroup -m "not serial" $(ARGS) $(T)
+	@$(PYTEST) -q -n 2 --dist loadgroup -m "not serial and not processes" $(ARGS) $(T)
 
-# Tests that kill processes or measure need the machine for themselves.
+# Tests that start servers and agents wait for leases, sweeps and minutes; so three of them share two cores.
+.PHONY: test-processes
+test-processes: setup
+	@$(PYTEST) -q -n 3 --dist worksteal -m "processes and not serial" $(ARGS) $(T) || [ $$? -eq 5 ]
+
+# Tests that measure, or kill at random against deadlines, need the machine for themselves.
 .PHONY: test-serial
 test-serial: setup
 	@$(PYTEST) -q -m serial $(ARGS) $(T) || [ $$? -eq 5 ]
@@ -136,4 +141,4 @@ house: setup
 # What stands on SQL must hold on the oldest version that we support, too.
 .PHONY: test-postgres-15
 test-postgres-15: setup
-	@scripts/with-postgres-15 $(PYTEST) -q -n 2 --dist loadgroup -m "database and not serial and not slow" tests
+	@scripts/with-postgres-15 $(PYTEST) -q -n 2 --dist loadgroup -m "database and not serial and not processes and not slow" tests

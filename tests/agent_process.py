@@ -206,7 +206,7 @@ class AgentProcess:
     async def stop(self, signum: int = signal.SIGTERM) -> int:
         if self.process.returncode is None:
             self.process.send_signal(signum)
-        return await asyncio.wait_for(self.process.wait(), 10)
+        return await asyncio.wait_for(self.process.wait(), 40)
 
     async def close(self) -> None:
         await self.session.close()

@@ -167,7 +167,7 @@ class House:
         assert self._main is not None
         await self._main.wait()
         try:
-            await wait_for(lambda: not processes.servers(self.home), 40)
+            await wait_for(lambda: not processes.servers(self.home), 60)
         except TimeoutError as late:
             left = {pid: processes.describe(pid) for pid in processes.servers(self.home)}
             raise AssertionError(f"still there: {left}") from late

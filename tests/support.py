@@ -25,14 +25,14 @@ import httpx
 from molecule_ai.server.app import Server
 
 T = TypeVar("T")
-START_SECONDS = 40.0
+START_SECONDS = 60.0
 _LISTENERS = """
     SELECT count(*) FROM pg_stat_activity
      WHERE datname = current_database() AND application_name = 'molecule-listen'"""
 
 
 async def wait_for(
-    condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, *, interval: float = 0.01
+    condition: Callable[[], T | Awaitable[T]], timeout: float = 30.0, *, interval: float = 0.01
 ) -> T:
     """The first truthy value of `condition`, plain or async. Raises `TimeoutError`."""
     deadline = time.monotonic() + timeout

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ADMIN_TOKEN
 from tests.support import serve
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow]
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 ORG: dict[str, Any] = {
     "name": "Two trees",

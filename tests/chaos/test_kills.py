@@ -88,9 +88,9 @@ class Killer:
 
     async def _worker(self) -> None:
         """One worker, however young; the main process starts another."""
-        before = await wait_for(self._house.worker_pids, 20)
+        before = await wait_for(self._house.worker_pids, 60)
         os.kill(self._chance.choice(before), signal.SIGKILL)
-        await wait_for(lambda: set(self._house.worker_pids()) - set(before), 20)
+        await wait_for(lambda: set(self._house.worker_pids()) - set(before), 60)
 
     async def _database(self) -> None:
         """The postmaster; the main process starts the database again."""

@@ -21,7 +21,7 @@ from tests.agents import Agent, add_agent
 from tests.conftest import ADMIN_TOKEN, MakeServer
 from tests.support import add_workspace, wait_for
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow]
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
 

@@ -57,7 +57,7 @@ async def _grown_workers(org: Org) -> list[int]:
         return [pid for pid in pids if time.time() - psutil.Process(pid).create_time() > GROWN_SECONDS]
 
     try:
-        return await wait_for(grown, 20)
+        return await wait_for(grown, 60)
     except TimeoutError as late:
         raise AssertionError(org.served.log()[-4000:]) from late
 

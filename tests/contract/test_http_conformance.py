@@ -318,7 +318,7 @@ async def test_18_a_signal_ends_a_server_that_streams(make_server: MakeServer, d
     ):
         chunks = stream.aiter_bytes()
         assert await anext(chunks) == b": ping\n\n"
-        assert await asyncio.wait_for(served.stop(signal.SIGTERM), 15) == 0
+        assert await asyncio.wait_for(served.stop(signal.SIGTERM), 40) == 0
         farewell = await socket.receive()
         assert (farewell.type, farewell.data) == (aiohttp.WSMsgType.CLOSE, 1001)
 

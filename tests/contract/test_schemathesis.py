@@ -24,7 +24,7 @@ def test_the_document_declares_no_crash() -> None:
     assert crashing == ["get /workspaces/{workspace_id}/secrets/values"]
 
 
-@pytest.mark.serial
+@pytest.mark.processes
 @pytest.mark.slow
 async def test_no_request_the_document_allows_ends_in_a_crash_or_an_undeclared_status(dsn: str) -> None:
     async with serve(dsn, workers=2) as served:

@@ -17,7 +17,7 @@ from tests import processes
 from tests.house import House, house
 from tests.support import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.serial]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi" / "management.yaml"
 # Whoever may have a secret gets it here and nowhere else.
 HANDED_OUT = {"/workspaces/{workspace_id}/secrets/values"}

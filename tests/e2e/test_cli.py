@@ -15,7 +15,7 @@ from tests import processes
 from tests.e2e.programs import Ended, run, start
 from tests.support import free_port, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.serial]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 START_SECONDS = 60
 STRANGER = "00000000-0000-4000-8000-000000000000"
 

@@ -16,7 +16,7 @@ from tests import processes
 from tests.e2e.programs import run, start
 from tests.support import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.serial]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 DEMO_SECONDS = 240
 KEYS = {
     "workspaces",

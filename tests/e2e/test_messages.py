@@ -14,7 +14,7 @@ from tests.agents import envelope
 from tests.server.workspaces.org import Org, agents, organization
 from tests.support import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.serial]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 def text_of(body: dict[str, Any]) -> str:
@@ -46,7 +46,7 @@ async def test_an_agent_answers_sleeps_and_wakes_for_a_message(dsn: str) -> None
             again = await say(org, workspace_id, "wake up")
             return again if again.status_code == 200 else None
 
-        assert "wake up" in text_of((await wait_for(answered, 40, interval=0.2)).json())
+        assert "wake up" in text_of((await wait_for(answered, 60, interval=0.2)).json())
         assert len(agents(workspace_id)) == 1
 
 
@@ -54,8 +54,7 @@ async def test_a_message_that_may_wait_wakes_its_target_and_is_delivered(dsn: st
     async with organization(dsn) as org:
         workspace_id = await org.add("scout")
         await org.until(workspace_id, "online")
-        await org.verb(workspace_id, "hibernate")
-        await org.until(workspace_id, "hibernated")
+        await org.put_to_sleep(workspace_id)
         queued = await say(org, workspace_id, "good morning", prefer="respond-async")
         assert queued.status_code == 202
         path = f"/workspaces/{workspace_id}/a2a/queue/{queued.json()['queue_id']}"
@@ -64,7 +63,7 @@ async def test_a_message_that_may_wait_wakes_its_target_and_is_delivered(dsn: st
             item = (await org.client.get(path)).json()
             return item if item["status"] == "completed" else None
 
-        item = await wait_for(delivered, 40, interval=0.2)
+        item = await wait_for(delivered, 60, interval=0.2)
         assert "good morning" in text_of(item["response_body"])
 
 
@@ -89,7 +88,7 @@ async def test_a_delegation_outlives_the_servers_that_took_it(dsn: str) -> None:
                 return False
             return bool(answer.status_code == 200)
 
-        await wait_for(resumed, 40, interval=0.3)
+        await wait_for(resumed, 60, interval=0.3)
 
         async def finished() -> Any:
             try:

@@ -189,7 +189,7 @@ async def die(dsn: str, home: Path, failpoint: str, *arguments: UUID) -> int:
     return await asyncio.wait_for(child.wait(), 60)
 
 
-@pytest.mark.serial
+@pytest.mark.processes
 async def test_a_kill_loses_no_decision_and_applies_none_twice(
     server: Server, dsn: str, tmp_path: Path, workspace_id: UUID, approval_id: UUID
 ) -> None:
@@ -203,7 +203,7 @@ async def test_a_kill_loses_no_decision_and_applies_none_twice(
     assert (await recorded(server, approval_id))[1:] == ["APPROVAL_APPROVED", "approval.decide"]
 
 
-@pytest.mark.serial
+@pytest.mark.processes
 async def test_a_kill_while_asking_leaves_nothing(
     server: Server, dsn: str, tmp_path: Path, workspace_id: UUID
 ) -> None:

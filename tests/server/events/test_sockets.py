@@ -316,7 +316,7 @@ async def test_a_server_that_leaves_says_so_and_leaves_soon(local: Server, dsn: 
     ):
         chunks = stream.aiter_bytes()
         assert await anext(chunks) == b": ping\n\n"
-        assert await asyncio.wait_for(served.stop(signal.SIGTERM), 15) == 0
+        assert await asyncio.wait_for(served.stop(signal.SIGTERM), 40) == 0
         assert await client.closed() == 1001
 
 

@@ -94,7 +94,7 @@ async def counts(server: Server) -> dict[str, int]:
     return dict(row)
 
 
-@pytest.mark.serial
+@pytest.mark.processes
 async def test_three_thousand_due_schedules_fire_once_while_a_replica_is_killed(
     server: Server, dsn: str, tmp_path: Path
 ) -> None:
@@ -120,7 +120,7 @@ async def test_three_thousand_due_schedules_fire_once_while_a_replica_is_killed(
     }
 
 
-@pytest.mark.serial
+@pytest.mark.processes
 @pytest.mark.parametrize(("failpoint", "written"), [("schedules.claimed", 0), ("schedules.committed", BATCH)])
 async def test_a_kill_leaves_a_batch_whole_or_undone(
     server: Server, dsn: str, tmp_path: Path, failpoint: str, written: int

@@ -100,7 +100,7 @@ async def test_a_secret_that_another_replica_keeps_is_known_here(make_server: Ma
             newest: dict[str, Any] = (await one.get(path, params={"limit": 1})).json()[0]
             return newest["summary"] == MASK
 
-        await wait_for(is_masked, 10)
+        await wait_for(is_masked, 30)
 
 
 async def test_what_names_a_model_is_no_secret(server: Server, admin: httpx.AsyncClient) -> None:

@@ -14,8 +14,7 @@ import pytest
 from tests.server.workspaces.org import Org, agents, environment, has_one_agent, organization
 from tests.support import free_port, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.serial]
-AFTER_CRASH_SECONDS = 30.0  # the lease of the killed process, and a start
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 async def test_an_agent_lives_its_whole_life(dsn: str) -> None:
@@ -42,8 +41,7 @@ async def test_an_agent_lives_its_whole_life(dsn: str) -> None:
         await org.verb(workspace_id, "resume")
         await org.until(workspace_id, "online")
 
-        await org.verb(workspace_id, "hibernate")
-        await org.until(workspace_id, "hibernated")
+        await org.put_to_sleep(workspace_id)
         assert not agents(workspace_id)
         await org.verb(workspace_id, "wake", 202)
         await org.until(workspace_id, "online")
@@ -60,7 +58,7 @@ async def test_a_killed_agent_comes_back(dsn: str) -> None:
             row = await org.row(workspace_id)
             return row["status"] == "online" and row["instance_id"] != first
 
-        await wait_for(is_replaced, 20)
+        await wait_for(is_replaced, 60)
         assert await org.events(workspace_id, "WORKSPACE_OFFLINE") == 1
         assert has_one_agent(workspace_id)
 
@@ -119,8 +117,7 @@ async def test_a_message_wakes_who_sleeps_and_is_answered(dsn: str) -> None:
     async with organization(dsn) as org:
         workspace_id = await org.add("scout")
         await org.until(workspace_id, "online")
-        await org.verb(workspace_id, "hibernate")
-        await org.until(workspace_id, "hibernated")
+        await org.put_to_sleep(workspace_id)
         said = {"role": "user", "messageId": "m1", "parts": [{"kind": "text", "text": "are you there"}]}
         body = {"method": "message/send", "params": {"message": said}}
 
@@ -129,7 +126,7 @@ async def test_a_message_wakes_who_sleeps_and_is_answered(dsn: str) -> None:
             return answer.status_code == 200 and "are you there" in answer.text
 
         assert not await is_answered()
-        await wait_for(is_answered, 20, interval=0.2)
+        await wait_for(is_answered, 60, interval=0.2)
 
 
 CRASHES = [
@@ -158,13 +155,14 @@ async def test_a_server_killed_at_any_step_leaves_one_agent_or_none(
         dsn, 1, ends_agents=False, respawn=False, molecule_failpoints=point, **settings
     ) as org:
         workspace_id = await _act(org, verb)
-        await wait_for(lambda: not org.served.worker_pids(), 20)
+        await wait_for(lambda: not org.served.worker_pids(), 60)
+        await org.let_leases_end()
     async with organization(dsn, 2, **settings) as org:
         if point == "lifecycle.wished":  # nothing was committed: the caller asks again
             await org.verb(workspace_id, str(verb))
-        await org.until(workspace_id, ENDS[verb], timeout=AFTER_CRASH_SECONDS)
+        await org.until(workspace_id, ENDS[verb])
         expected = 1 if ENDS[verb] == "online" else 0
-        await wait_for(lambda: len(agents(workspace_id)) == expected, 10)
+        await wait_for(lambda: len(agents(workspace_id)) == expected, 30)
         if expected:
             assert await _is_the_recorded_one(org, workspace_id)
 
