@@ -65,7 +65,9 @@ async def test_a_body_that_is_no_json_is_a_400_wherever_a_body_is_read(
             continue
         url = filled(path, workspace_id)
         answer = await admin.request(method, url, content=NOT_JSON)
-        if answer.status_code != 400 or not isinstance(answer.json().get("error"), str):
+        # What the decoder has to say is not the caller's business.
+        is_chatty = any(word in answer.text for word in ("malformed", "byte", "position", "column"))
+        if answer.status_code != 400 or not isinstance(answer.json().get("error"), str) or is_chatty:
             wrong[f"{method} {path}"] = (answer.status_code, answer.text[:200])
     assert wrong == {}
 

@@ -1,6 +1,8 @@
 """What every response has in common, whoever made it (contract 01 §1.1, §15, §16, §19)."""
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -271,3 +273,17 @@ async def test_a_workspace_token_is_no_way_around(server: Server, anonymous: htt
     token = await add_token(server, await add_workspace(server))
     answer = await anonymous.get("/events", headers=bearer(token))
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_admin_token")
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("molecule_ai.server.edge.front._BODY_SECONDS", 0.05)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b'{"id":'
+        await asyncio.Event().wait()
+
+    late = await anonymous.post("/registry/check-access", content=stalled())
+    assert (late.status_code, late.json()["error"]) == (408, "request body timed out")
+    assert late.headers["x-request-id"]

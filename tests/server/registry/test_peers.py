@@ -110,3 +110,10 @@ async def test_the_rule_can_be_asked(server: Server, anonymous: httpx.AsyncClien
     assert not await allowed("nonsense", ids["head"])
     bad = await anonymous.post("/registry/check-access", json={"caller_id": "x"})
     assert (bad.status_code, bad.json()["error"]) == (400, "invalid request body")
+
+
+async def test_a_peer_without_a_role_is_searched_like_any(server: Server, admin: httpx.AsyncClient) -> None:
+    ids = await tree(server)
+    for query, names in (("right", ["right"]), ("research", ["left"]), ("nobody", [])):
+        found = await admin.get(f"/registry/{ids['head']}/peers", params={"q": query})
+        assert [peer["name"] for peer in found.json()] == names

@@ -137,3 +137,45 @@ async def test_many_processes_agree_on_one_admin_token(tmp_path: Path) -> None:
     made = await asyncio.gather(*(asyncio.to_thread(admin_token, home) for _ in range(8)))
     assert len({token for token, _ in made}) == 1
     assert sum(is_new for _, is_new in made) == 1
+
+
+async def test_a_restart_replaces_the_agents_token_and_nobody_elses(make_server: MakeServer) -> None:
+    server = await make_server()
+    workspace_id = await add_workspace(server)
+    mine = await add_token(server, workspace_id, kind="user")
+    first = await add_token(server, workspace_id)
+    async with server.db.transaction() as tx:
+        second = await server.tokens.rotate_agent(tx, workspace_id)
+    async with connect(server) as client:
+        assert await _status(client, workspace_id, second.auth_token) == 200
+        assert await _status(client, workspace_id, first) == 401
+        assert await _status(client, workspace_id, mine) == 200
+
+
+async def test_the_use_of_a_token_is_written_once_a_minute(make_server: MakeServer) -> None:
+    server = await make_server()
+    workspace_id = await add_workspace(server)
+    token = await add_token(server, workspace_id, kind="user")
+
+    async def used() -> datetime | None:
+        await server.identities.flush()
+        async with server.db.connection() as connection:
+            found: datetime | None = await connection.fetchval(
+                "SELECT last_used_at FROM workspace_auth_tokens WHERE workspace_id = $1", workspace_id
+            )
+        return found
+
+    async with connect(server) as client:
+        assert await used() is None
+        for _ in range(5):
+            await _status(client, workspace_id, token)
+        first = await used()
+        assert first is not None
+        await _status(client, workspace_id, token)
+        assert await used() == first
+        async with server.db.transaction() as tx:
+            await tx.execute("UPDATE workspace_auth_tokens SET last_used_at = now() - interval '61 seconds'")
+        await _status(client, workspace_id, token)
+        later = await used()
+        assert later is not None
+        assert later >= first
