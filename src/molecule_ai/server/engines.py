@@ -10,6 +10,7 @@ from .activity.retention import ActivityRetention
 from .approvals.expiry import ApprovalExpiry
 from .delegations.engine import DelegationSweeper
 from .events.retention import BusSweeper, EventRetention
+from .images.service import ImageRefresher
 from .mailbox.engine import CHANNEL as MAILBOX
 from .mailbox.engine import LeaseKeeper, MailboxEngine
 from .rooms import Rooms
@@ -17,6 +18,7 @@ from .schedules.scheduler import RunReaper, Scheduler
 from .schedules.service import CHANNEL as SCHEDULES_CHANGED
 from .secrets.redaction import CHANNEL as SECRETS_CHANGED
 from .traffic.engine import TrafficKeeper
+from .workspaces.deaths import Deaths, announces
 from .workspaces.lifecycle import RECONCILE
 from .workspaces.liveness import HibernationMonitor, Liveness, ProvisionTimeouts
 from .workspaces.reconciler import Reconciler
@@ -88,6 +90,11 @@ def _start_lifecycle(rooms: Rooms) -> None:
     rooms.notifications.on_gap(lambda: supervisor.wake(Reconciler.name))
     supervisor.add(rooms.reconciler)
     supervisor.add(HealthSweep(rooms.db, rooms.provisioner, rooms.losses))
+    if announces(rooms.provisioner):
+        deaths = Deaths(rooms.provisioner, lambda: supervisor.wake(HealthSweep.name))
+        supervisor.run("container-deaths", deaths.run)
+    if settings.image_auto_refresh and settings.backend == "docker":
+        supervisor.add(ImageRefresher(rooms.images))
     supervisor.add(OrphanSweeper(rooms.db, rooms.provisioner))
     supervisor.add(Warmth(rooms.db, rooms.provisioner))
     supervisor.add(

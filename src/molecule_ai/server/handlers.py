@@ -22,6 +22,7 @@ from .auth.principal import Principal
 from .canvas import routes as canvas_routes
 from .delegations import routes as delegations_routes
 from .events import routes as events_routes
+from .images import routes as images_routes
 from .mailbox import routes as mailbox_routes
 from .operations import routes as operations_routes
 from .orgs import routes as orgs_routes
@@ -69,6 +70,7 @@ def litestar(rooms: Rooms) -> Litestar:
             *schedules_routes.handlers,
             *approvals_routes.handlers,
             *canvas_routes.handlers,
+            *images_routes.handlers,
         ],
         dependencies={
             name: Provide(_always(service), sync_to_thread=False)
@@ -100,6 +102,7 @@ def litestar(rooms: Rooms) -> Litestar:
                 "boot_log": rooms.boot_log,
                 "orgs": rooms.orgs,
                 "canvas": rooms.canvas,
+                "images": rooms.images,
             }.items()
         }
         | {

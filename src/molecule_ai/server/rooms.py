@@ -41,6 +41,7 @@ from .events.relay import Relay
 from .events.service import Events
 from .events.streams import Streams
 from .events.tickets import Tickets
+from .images.service import Images
 from .mailbox.chain import Limits
 from .mailbox.couriers import Couriers
 from .mailbox.engine import MailboxEngine
@@ -262,6 +263,14 @@ class Rooms:
         )
         notes = Notes(self.secrets, self.mailbox)
         self.arrivals.on_online(notes.agent_online)
+        self.images = Images(
+            self.db,
+            self.events,
+            self.lifecycle,
+            getattr(self.provisioner, "images", None),
+            node=self.provisioner.node,
+            home=settings.home,
+        )
         self.reconciler = Reconciler(
             self.db,
             self.events,

@@ -29,6 +29,11 @@ class Images:
         self._options = options
         self._pulling: dict[str, asyncio.Lock] = {}
 
+    @property
+    def references(self) -> Mapping[str, str]:
+        """Image by runtime."""
+        return self._options.images
+
     def reference(self, runtime: str) -> str:
         """Raises `ImagePull` for a runtime that has no image."""
         if not (found := self._options.images.get(runtime)):
