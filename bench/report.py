@@ -64,7 +64,7 @@ def table(results: Path = RESULTS) -> str:
         value = _figure(document["figures"], aim.figure) if document else None
         measured = _NOT_MEASURED if value is None else f"{value:,} {aim.unit}".strip()
         where = f"{document['taken_at']}, {document['machine']['cores']} cores" if document else ""
-        target = f"{aim.target} {aim.unit}".strip() if aim.target else "–"
+        target = f"{aim.target} {aim.unit}".strip() if aim.target else "none"
         lines.append(f"| {aim.what} | {target} | {measured} | {where} |")
     return "\n".join(lines) + "\n"
 
