@@ -9,6 +9,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
+from litestar.routes import HTTPRoute
 from litestar.types import Scope
 
 from molecule_ai import __version__
@@ -49,7 +50,7 @@ class Application(Litestar):
 
 def litestar(rooms: Rooms) -> Litestar:
     """The application: routes, guards and errors."""
-    return Application(
+    app = Application(
         route_handlers=[
             openapi.assets(),
             *operations_routes.handlers,
@@ -117,6 +118,19 @@ def litestar(rooms: Rooms) -> Litestar:
         debug=False,
         logging_config=None,
     )
+    _look_up_in_turn(app)
+    return app
+
+
+def _look_up_in_turn(app: Litestar) -> None:
+    """Have what a handler asks for looked up one after the other.
+
+    Litestar starts a task for each of them, which takes far longer than looking up any of ours.
+    """
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            for _, wanted in route.route_handler_map.values():
+                wanted.dependency_batches = [{one} for batch in wanted.dependency_batches for one in batch]
 
 
 def _always(service: Any) -> Callable[[], Any]:
