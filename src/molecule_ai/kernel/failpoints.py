@@ -24,8 +24,24 @@ def _armed() -> dict[str, int]:
     return points
 
 
+def _end_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 _remaining = _armed()
 _folder = os.environ.get(FOLDER, "")
+die = _end_process
+"""What dying means. A test with several servers in one process lets a single one of them die instead."""
+
+
+def arm(name: str) -> None:
+    """Die the next time that this point is reached."""
+    _remaining[name] = 1
+
+
+def disarm() -> None:
+    """Let every point be passed."""
+    _remaining.clear()
 
 
 def reach(name: str) -> None:
@@ -33,10 +49,10 @@ def reach(name: str) -> None:
     left = _remaining.get(name)
     if left is None:
         if _folder and _take(name):
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         return
     if left <= 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
     _remaining[name] = left - 1
 
 

@@ -40,8 +40,8 @@ class Machine:
 class MachineProvisioner:
     """One server's hands on the machine.
 
-    `dies_at` names the step at which this server is killed; without `may_go_on` it stalls before a start;
-    one that `refuses_to_stop` has an engine that does not answer.
+    `dies_at` names the step at which this server is killed; without `may_go_on` it stalls before a start or
+    a stop; one that `refuses_to_stop` has an engine that does not answer.
     """
 
     name = "machine"
@@ -79,6 +79,7 @@ class MachineProvisioner:
 
     async def stop(self, workspace_id: UUID, handle: Handle | None, grace: float = 5) -> None:
         self._reach("before stop")
+        await self.may_go_on.wait()
         if self.refuses_to_stop:
             raise StartFailed("the engine does not answer")
         for instance in self._machine.of(workspace_id):
