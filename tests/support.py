@@ -149,7 +149,7 @@ async def serve(
         log_file = Path(folder) / "server.log"
         with log_file.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *_granian(environment.get("BIND_ADDR", "127.0.0.1"), port, workers, respawn=respawn),
+                *(_molecule(environment) if respawn else _granian(environment)),
                 env=environment,
                 stdout=output,
                 stderr=output,
@@ -164,22 +164,20 @@ async def serve(
             await _end_group(process)
 
 
-def _granian(address: str, port: int, workers: int, *, respawn: bool) -> list[str]:
+def _molecule(environment: dict[str, str]) -> list[str]:
+    named = {"--workers": "WORKERS", "--port": "PORT", "--home": "MOLECULE_HOME"}
+    options = [word for option, name in named.items() for word in (option, environment[name])]
+    return [sys.executable, "-m", "molecule_ai.cli", "serve", *options]
+
+
+def _granian(environment: dict[str, str]) -> list[str]:
+    """A main process that leaves its dead workers dead."""
     return [
-        *(
-            sys.executable,
-            "-m",
-            "granian",
-            "--interface",
-            "asgi",
-            "--factory",
-            "molecule_ai.server.app:create",
-        ),
-        *("--host", address, "--port", str(port), "--workers", str(workers), "--loop", "uvloop"),
-        *(("--respawn-failed-workers", "--respawn-interval", "0.5") if respawn else ()),
-        "--log-level",
-        "info",
-        *("--backlog", "2048", "--backpressure", "4096", "--workers-kill-timeout", "20"),
+        *(sys.executable, "-m", "granian", "--interface", "asgi", "--factory"),
+        *("molecule_ai.server.app:create", "--host", environment.get("BIND_ADDR", "127.0.0.1")),
+        *("--port", environment["PORT"], "--workers", environment["WORKERS"], "--loop", "uvloop"),
+        *("--log-level", "info", "--backlog", "2048", "--backpressure", "4096"),
+        *("--workers-kill-timeout", "20"),
     ]
 
 

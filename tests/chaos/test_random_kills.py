@@ -6,13 +6,11 @@ import asyncio
 import os
 import random
 import signal
-import time
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import httpx
-import psutil
 import pytest
 
 from tests.server.workspaces.org import Org, agents, organization
@@ -23,7 +21,6 @@ AGENTS = int(os.environ.get("CHAOS_AGENTS", "8"))
 KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
 SETTLED_SECONDS = 60.0
 WORKERS = 2
-GROWN_SECONDS = 6.0
 VERBS = ("restart", "restart", "pause", "resume", "hibernate", "wake")
 AT_REST = {"online", "paused", "hibernated"}
 
@@ -38,7 +35,7 @@ async def test_random_kills_leave_no_orphan_no_double_and_nothing_in_between(dsn
             await asyncio.gather(*(_act(org, chance, workspace_id) for workspace_id in ids))
             if chance.random() < 0.3:
                 _kill(agents(chance.choice(ids)))
-            _kill([chance.choice(await _grown_workers(org))])
+            _kill([chance.choice(await wait_for(org.served.worker_pids, 60))])
         await _rest(org, ids)
 
 
@@ -47,19 +44,6 @@ async def _act(org: Org, chance: random.Random, workspace_id: UUID) -> None:
     await asyncio.sleep(chance.random() * 0.5)
     with suppress(httpx.HTTPError):
         await org.client.post(f"/workspaces/{workspace_id}/{chance.choice(VERBS)}")
-
-
-async def _grown_workers(org: Org) -> list[int]:
-    """Workers that may be killed: their parent takes one that dies young for a crash loop, and gives up."""
-
-    def grown() -> list[int]:
-        pids = org.served.worker_pids()
-        return [pid for pid in pids if time.time() - psutil.Process(pid).create_time() > GROWN_SECONDS]
-
-    try:
-        return await wait_for(grown, 60)
-    except TimeoutError as late:
-        raise AssertionError(org.served.log()[-4000:]) from late
 
 
 def _kill(pids: list[int]) -> None:
