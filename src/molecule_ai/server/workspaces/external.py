@@ -40,11 +40,13 @@ def call(method, path, body=None):
 
 card = {{"name": {name!r}, "skills": []}}
 call("POST", "/registry/register", {{"id": WORKSPACE_ID, "delivery_mode": "poll", "agent_card": card}})
+inbox, after = "/workspaces/" + WORKSPACE_ID + "/activity?type=a2a_receive&limit=50", ""
 while True:
     call("POST", "/registry/heartbeat", {{"workspace_id": WORKSPACE_ID, "active_tasks": 0}})
-    for entry in call("GET", "/workspaces/" + WORKSPACE_ID + "/activity?type=a2a_receive&limit=20"):
-        print(entry)
-    time.sleep(25)
+    for entry in call("GET", inbox + after):
+        after = "&since_id=" + entry["id"]
+        print(entry["data"]["peer_name"] or entry["data"]["source"], "says:", entry["data"]["text"])
+    time.sleep(20)
 '''
 
 
