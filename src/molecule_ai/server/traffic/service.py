@@ -121,7 +121,7 @@ class Traffic:
         """Give a slot back; inside `tx` it is free once that is committed."""
         self._held.pop(slot.holder, None)
         if tx is not None:
-            await store.leave(tx, [slot], is_alone=False)
+            await store.leave(tx, [slot])
         else:
             await self._leaves.get(slot)
 
@@ -148,7 +148,7 @@ class Traffic:
 
     async def _write_leaves(self, slots: Sequence[Slot]) -> dict[Slot, None]:
         async with self._db.connection() as connection:
-            await store.leave(connection, slots, is_alone=True)
+            await store.leave(connection, slots)
         return {}
 
     async def _leave(self, slot: Slot) -> None:

@@ -56,7 +56,6 @@ async def look(connection: Connection, caller: UUID | None, target: UUID) -> Sit
     )
 
 
-# A slot is a lease: lost in a crash of PostgreSQL it is free again. Its commit need not wait for the disk.
 # One statement decides everything that two messages can race for. A slot is free when its lease is over;
 # the primary key lets one of two takers win, and the loser comes again. Slots beyond max_concurrent_tasks
 # are for messages that the target itself waits for.
@@ -96,8 +95,7 @@ ENTER = """
                until = EXCLUDED.until
          WHERE s.until <= now() RETURNING slot)
     SELECT (SELECT slot FROM taken) AS slot, EXISTS (SELECT 1 FROM stop) AS is_stopped,
-           COALESCE((SELECT messages FROM pair), 0) AS pair_messages, (SELECT id FROM twin) AS twin_id,
-           set_config('synchronous_commit', 'off', true)"""
+           COALESCE((SELECT messages FROM pair), 0) AS pair_messages, (SELECT id FROM twin) AS twin_id"""
 
 
 async def enter(
@@ -200,9 +198,7 @@ async def enter_many(
 
 # Whoever waits in the mailbox for one of these workspaces is told that there is room.
 LEAVE = """
-    WITH haste AS MATERIALIZED (SELECT CASE WHEN $4 THEN set_config('synchronous_commit', 'off', true) END),
-    mine AS (
-        SELECT m.* FROM haste, unnest($1::uuid[], $2::int[], $3::uuid[]) AS m (workspace_id, slot, holder)),
+    WITH mine AS (SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[]) AS m (workspace_id, slot, holder)),
     gone AS (
         UPDATE workspace_slots s SET until = now() FROM mine
          WHERE s.workspace_id = mine.workspace_id AND s.slot = mine.slot AND s.holder = mine.holder
@@ -212,14 +208,12 @@ LEAVE = """
                     WHERE m.workspace_id = w.workspace_id AND m.status = 'queued')"""
 
 
-async def leave(connection: Connection, slots: Sequence[Slot], *, is_alone: bool) -> None:
-    """Give slots back; `is_alone` when nothing else is written that would have to survive a crash."""
+async def leave(connection: Connection, slots: Sequence[Slot]) -> None:
     await connection.execute(
         LEAVE,
         [slot.workspace_id for slot in slots],
         [slot.slot for slot in slots],
         [slot.holder for slot in slots],
-        is_alone,
     )
 
 
