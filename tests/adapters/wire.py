@@ -145,9 +145,9 @@ class Responses:
             if item.get("type") == "function_call_output":
                 asked.said.append(("tool", plain(item["output"])))
             elif item.get("role") in ("system", "developer"):
-                asked.system += plain(item["content"])
+                asked.system += plain(item.get("content"))
             elif "role" in item:
-                asked.said.append((item["role"], plain(item["content"])))
+                asked.said.append((item["role"], plain(item.get("content"))))
         return asked
 
     def whole(self, asked: Asked, answer: Answer) -> Json:

@@ -109,15 +109,6 @@ async def test_the_program_dies_with_its_agent(start_agent, config_dir, wait_for
     await asyncio.gather(asking, return_exceptions=True)
 
 
-async def test_other_names_bring_their_own_command(run, tmp_path, monkeypatch):
-    program = tmp_path / "bin" / "codex"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\necho "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    assert await run("", "fix it", runtime="codex") == "exec --skip-git-repo-check fix it"
-
-
 async def _gone(pid: int) -> None:
     for _ in range(200):
         try:

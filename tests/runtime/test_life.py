@@ -234,12 +234,35 @@ async def test_the_initial_prompt_is_sent_once(platform, start_agent, config_dir
     assert len(platform.of("/a2a")) == 1
 
 
-async def test_the_idle_prompt_comes_while_nothing_runs(platform, start_agent, wait_for):
-    await start_agent({**ECHO, "idle_prompt": "Anything to do?", "idle_interval_seconds": 0.3})
-    sent = await wait_for(lambda: platform.of("/a2a")[1:] and platform.of("/a2a"))
-    ids = {call["body"]["params"]["message"]["messageId"] for call in sent}
-    assert len(ids) == len(sent)
-    assert all(identifier.startswith("idle-") for identifier in ids)
+IDLE = {**ECHO, "idle_prompt": "Anything to do?", "idle_interval_seconds": 0.1}
+
+
+def _idle_ids(platform):
+    return [call["body"]["params"]["message"]["messageId"] for call in platform.of("/a2a")]
+
+
+async def test_the_idle_prompt_comes_while_nothing_runs_and_one_at_a_time(platform, start_agent, wait_for):
+    agent = await start_agent(IDLE)
+    await wait_for(lambda: _idle_ids(platform))
+    for _ in range(20):
+        await agent.say("the first is still on its way")
+    [first] = _idle_ids(platform)
+    assert first.startswith("idle-")
+    await agent.say("Anything to do?", messageId=first)
+    await wait_for(lambda: len(_idle_ids(platform)) == 2)
+    assert len(set(_idle_ids(platform))) == 2
+
+
+async def test_idle_prompts_have_a_daily_limit_that_outlives_the_agent(platform, start_agent, wait_for):
+    agent = await start_agent({**IDLE, "idle_daily_limit": 1})
+    await wait_for(lambda: _idle_ids(platform))
+    await agent.say("Anything to do?", messageId=_idle_ids(platform)[0])
+    await wait_for(lambda: "idle_prompt_skipped reason=daily limit" in agent.log.read_text())
+    await agent.stop()
+    agent.log.write_text("")
+    await start_agent({**IDLE, "idle_daily_limit": 1})
+    await wait_for(lambda: "idle_prompt_skipped reason=daily limit" in agent.log.read_text())
+    assert len(_idle_ids(platform)) == 1
 
 
 async def test_a_changed_skill_reaches_the_card(platform, start_agent, config_dir, wait_for):

@@ -30,7 +30,7 @@ from molecule_ai.runtime.skills import load_skills, watch_skills
 from molecule_ai.runtime.snapshot import restore_snapshot, save_snapshot
 from molecule_ai.runtime.state import AgentState
 from molecule_ai.runtime.tools import ToolBox, Waits
-from molecule_ai.runtime.wakeups import send_idle_prompts, send_initial_prompt
+from molecule_ai.runtime.wakeups import IdlePrompts, send_initial_prompt
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class Agent:
             lambda: send_initial_prompt(
                 self._platform, heartbeat, config, directory, self._settings.workspace_dir
             ),
-            lambda: send_idle_prompts(self._platform, self._state, config, directory),
+            IdlePrompts(self._platform, self._state, config, directory, self._keeping).run,
         ]
 
     async def _reload_skills(self) -> None:

@@ -71,6 +71,7 @@ class AgentConfig(Struct, kw_only=True):
     idle_prompt: str = ""
     idle_prompt_file: str = ""
     idle_interval_seconds: float = 600.0
+    idle_daily_limit: int = 0
     skills: list[str] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
     tools: list[str] = field(default_factory=list)

@@ -36,6 +36,8 @@ SCHEMA = """
     CREATE TABLE IF NOT EXISTS tasks (
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, saved INTEGER NOT NULL, body TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS tasks_by_age ON tasks (saved);
+    CREATE TABLE IF NOT EXISTS daily (
+        name TEXT PRIMARY KEY, day TEXT NOT NULL, count INTEGER NOT NULL);
 """
 USE = """
     INSERT INTO contexts (id, used) VALUES (?, (SELECT coalesce(max(used), 0) + 1 FROM contexts))
@@ -51,6 +53,11 @@ SAVE_TASK = """
     INSERT INTO tasks (id, owner, saved, body)
     VALUES (?, ?, (SELECT coalesce(max(saved), 0) + 1 FROM tasks), ?)
     ON CONFLICT (id) DO UPDATE SET saved = excluded.saved, body = excluded.body"""
+COUNT = """
+    INSERT INTO daily (name, day, count) VALUES (?, ?, 1)
+    ON CONFLICT (name) DO UPDATE
+        SET count = CASE WHEN day = excluded.day THEN count + 1 ELSE 1 END, day = excluded.day
+    RETURNING count"""
 FORGET_TASKS = """
     DELETE FROM tasks WHERE saved <= (SELECT saved FROM tasks ORDER BY saved DESC LIMIT 1 OFFSET ?)"""
 
@@ -106,6 +113,12 @@ class Keeping:
         with self._open() as database:
             database.execute(USE, (context_id,))
             database.execute("UPDATE contexts SET session_id = ? WHERE id = ?", (session_id, context_id))
+
+    def count(self, name: str, day: str) -> int:
+        """Count one more of something on a day, and return how many there were, this one included."""
+        with self._open() as database:
+            [row] = database.execute(COUNT, (name, day)).fetchall()
+        return int(row[0])
 
     def tasks(self) -> list[KeptTask]:
         """Return the kept tasks, the longest untouched first."""

@@ -1,33 +1,46 @@
 """A2A 0.3 and 1.0 through the SDK; imported with the first message, because it is heavy."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from a2a.auth.user import User
 from a2a.helpers.proto_helpers import new_task_from_user_message, new_text_message, new_text_part
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.context import ServerCallContext
 from a2a.server.events import EventQueue
+from a2a.server.owner_resolver import resolve_user_scope
 from a2a.server.request_handlers.default_request_handler_v2 import DefaultRequestHandlerV2
 from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
 from a2a.server.tasks.inmemory_task_store import InMemoryTaskStore
 from a2a.server.tasks.task_updater import TaskUpdater
-from a2a.types.a2a_pb2 import AgentCard, Message, Task, TaskState
+from a2a.types.a2a_pb2 import AgentCard, Message, Task, TaskState, TaskStatus
 from a2a.utils.constants import PROTOCOL_VERSION_0_3, PROTOCOL_VERSION_1_0, VERSION_HEADER
 from a2a.utils.errors import InternalError
 from aiohttp import web
-from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]  # ships no types
+from google.protobuf.json_format import MessageToDict, ParseDict  # type: ignore[import-untyped]  # ships no types
 from sse_starlette.event import ensure_bytes
 from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.types import Message as AsgiMessage
 
 from molecule_ai.runtime.adapters.base import TaskFailed
+from molecule_ai.runtime.keeping import KEPT_TASKS, Keeping, KeptTask
 from molecule_ai.runtime.messages import AgentEvent, Incoming, TextDelta, incoming_from
+from molecule_ai.runtime.redact import redacted
 from molecule_ai.runtime.runner import TaskRunner
 
-KEPT_TASKS = 200
+INTERRUPTED = "the agent was restarted before the task had ended"
+ENDED_STATES = frozenset(
+    {
+        TaskState.TASK_STATE_COMPLETED,
+        TaskState.TASK_STATE_FAILED,
+        TaskState.TASK_STATE_CANCELED,
+        TaskState.TASK_STATE_REJECTED,
+    }
+)
 STREAMING_METHODS = frozenset({"message/stream", "SendStreamingMessage"})
 SSE_SEPARATOR = "\r\n"
 REPLY_ARTIFACT = "reply"
@@ -37,14 +50,19 @@ class A2AProtocol:
     """Answers JSON-RPC requests that aiohttp has received."""
 
     def __init__(self, runner: TaskRunner, card: dict[str, Any]) -> None:
+        self._tasks = RecentTasks(runner.keeping, runner.redact)
         self._handler = DefaultRequestHandlerV2(
             agent_executor=WorkspaceExecutor(runner),
-            task_store=RecentTasks(),
+            task_store=self._tasks,
             agent_card=ParseDict(card, AgentCard(), ignore_unknown_fields=True),
         )
         self._dispatcher = JsonRpcDispatcher(
             self._handler, context_builder=RawParams(), enable_v0_3_compat=True
         )
+
+    async def restore(self) -> None:
+        """Know the tasks of the agent before this one; called once, before the first request."""
+        await self._tasks.restore()
 
     async def close(self) -> None:
         """Cancel what still runs."""
@@ -60,20 +78,65 @@ class A2AProtocol:
 
 
 class RecentTasks(InMemoryTaskStore):
-    """Keeps the latest tasks only, so that a busy agent does not grow for ever."""
+    """Keeps the latest tasks only, so that a busy agent does not grow for ever, and keeps them over restarts.
 
-    def __init__(self) -> None:
+    A task that was being worked on when its agent died has failed; whoever follows it is told so.
+    """
+
+    def __init__(self, keeping: Keeping, redact: Callable[[str], str]) -> None:
         super().__init__()
-        self._order: OrderedDict[str, None] = OrderedDict()
+        self._keeping = keeping
+        self._redact = redact
+        self._order: OrderedDict[str, ServerCallContext] = OrderedDict()
+        self._states: dict[str, int] = {}
+
+    async def restore(self) -> None:
+        """Take over what the previous agent of this workspace has kept."""
+        for kept in self._keeping.tasks():
+            task = ParseDict(msgspec.json.decode(kept.body), Task(), ignore_unknown_fields=True)
+            context = ServerCallContext(user=Owner(kept.owner))
+            self._order[task.id] = context
+            if task.status.state in ENDED_STATES:
+                await super().save(task, context)
+                continue
+            reason = new_text_message(INTERRUPTED, context_id=task.context_id, task_id=task.id)
+            task.status.CopyFrom(TaskStatus(state=TaskState.TASK_STATE_FAILED, message=reason))
+            task.status.timestamp.GetCurrentTime()
+            await self.save(task, context)
 
     async def save(self, task: Task, context: ServerCallContext) -> None:
         """Save a task and forget the one untouched for longest."""
         await super().save(task, context)
-        self._order[task.id] = None
+        self._order[task.id] = context
         self._order.move_to_end(task.id)
+        if self._states.get(task.id) != task.status.state:  # pieces of an answer would be many writes
+            self._keep(task, context)
         while len(self._order) > KEPT_TASKS:
-            oldest, _ = self._order.popitem(last=False)
-            await self.delete(oldest, context)
+            oldest, its_context = self._order.popitem(last=False)
+            self._states.pop(oldest, None)
+            await self.delete(oldest, its_context)
+
+    def _keep(self, task: Task, context: ServerCallContext) -> None:
+        self._states[task.id] = task.status.state
+        body = msgspec.json.encode(redacted(MessageToDict(task), self._redact)).decode()
+        self._keeping.keep_task(KeptTask(task.id, resolve_user_scope(context), body))
+
+
+class Owner(User):
+    """Whose a kept task is; the SDK tells owners apart by their name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Say that nobody has logged in: the platform has checked the caller."""
+        return False
+
+    @property
+    def user_name(self) -> str:
+        """Return the name."""
+        return self._name
 
 
 class RawParams(DefaultServerCallContextBuilder):

@@ -32,7 +32,8 @@ class TaskRunner:
         self._adapter = adapter
         self._state = state
         self._prompt = prompt
-        self._keeping = keeping
+        self.keeping = keeping
+        self.redact = state.redact
         self._outcomes: OrderedDict[str, asyncio.Future[Outcome]] = OrderedDict()
 
     async def run(self, message: Incoming, listen: Listener) -> Outcome:
@@ -73,6 +74,7 @@ class TaskRunner:
 
     async def _work(self, message: Incoming, listen: Listener) -> Outcome:
         token = current_origin.set(Origin(message.message_id or message.task_id, message.molecule))
+        self._state.note_message(message.message_id)
         self._state.begin(message.task_id, message.text)
         self._state.say("user", message.text)
         failure = ""
@@ -80,7 +82,7 @@ class TaskRunner:
             outcome = await self._answer(message, listen)
             self._state.say("agent", outcome.text)
             if message.context_id:
-                self._keeping.say(message.context_id, message.text, outcome.text)
+                self.keeping.say(message.context_id, message.text, outcome.text)
             return outcome
         except asyncio.CancelledError:
             raise
@@ -107,7 +109,7 @@ class TaskRunner:
             text=message.text,
             system_prompt=await self._prompt.build(),
             message_id=message.message_id,
-            history=message.history or self._keeping.turns(message.context_id),
+            history=message.history or self.keeping.turns(message.context_id),
             metadata=message.metadata,
         )
         trace: list[ToolUsed] = []

@@ -1,5 +1,6 @@
 """The agent's HTTP side: A2A at `/`, the card, the transcript, health."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,7 @@ class AgentServer:
         self._card = card
         self._runtime = runtime
         self._protocol: Any = None
+        self._opening = asyncio.Lock()
         self._web: web.AppRunner | None = None
         self.task_runner: TaskRunner | None = None
         self.failure: str | None = "starting"
@@ -75,10 +77,16 @@ class AgentServer:
         if self.failure is not None or self.task_runner is None:
             return _json(_not_configured(document, self.failure or "starting"))
         if self._protocol is None:
-            module = await load_module(PROTOCOL_MODULE)
-            self._protocol = self._protocol or module.A2AProtocol(self.task_runner, self._card())
+            async with self._opening:
+                self._protocol = self._protocol or await self._opened(self.task_runner)
         response: web.StreamResponse = await self._protocol.answer(request, body, document)
         return response
+
+    async def _opened(self, runner: TaskRunner) -> Any:
+        module = await load_module(PROTOCOL_MODULE)
+        protocol = module.A2AProtocol(runner, self._card())
+        await protocol.restore()
+        return protocol
 
     async def _agent_card(self, request: web.Request) -> web.Response:
         return _json(self._card())

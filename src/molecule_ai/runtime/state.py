@@ -12,6 +12,7 @@ from msgspec import Struct
 MAX_TASK_TEXT = 256
 TRANSCRIPT_LINES = 200  # contract 02 §14
 MAX_LINE_TEXT = 8000
+REMEMBERED_MESSAGES = 200
 PENDING_PUSHES = 4  # a burst of short tasks is told as its latest few changes
 
 
@@ -35,6 +36,7 @@ class AgentState:
         self._failed = 0
         self._last_error = ""
         self._wedged = ""
+        self._messages: deque[str] = deque(maxlen=REMEMBERED_MESSAGES)
         self._transcript: deque[Line] = deque(maxlen=TRANSCRIPT_LINES)
         self._next_line = 0
         self._pushes: deque[dict[str, Any]] = deque(maxlen=PENDING_PUSHES)
@@ -74,6 +76,14 @@ class AgentState:
             self._failed += 1
             self._last_error = self.redact(error)[:MAX_TASK_TEXT]
         self._push()
+
+    def note_message(self, message_id: str) -> None:
+        """Note that a message has come, whatever becomes of it."""
+        self._messages.append(message_id)
+
+    def has_worked_on(self, message_id: str) -> bool:
+        """Say whether a message of late has come."""
+        return message_id in self._messages
 
     def mark_wedged(self, reason: str) -> None:
         """Say that this agent lives but cannot work; the first reason stays."""

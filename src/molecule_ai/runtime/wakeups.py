@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 from molecule_ai.runtime.config import AgentConfig
 from molecule_ai.runtime.files import read_text
 from molecule_ai.runtime.heartbeat import Heartbeat
+from molecule_ai.runtime.keeping import Keeping
 from molecule_ai.runtime.platform import Platform, PlatformRefused, PlatformUnreachable
 from molecule_ai.runtime.state import AgentState
 
@@ -18,6 +21,7 @@ PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0)  # contract 02 §14: five attempts
 REGISTRATION_SECONDS = 30.0
 FIRST_IDLE_SECONDS = 60.0
 IDLE_CALL_SECONDS = (60.0, 300.0)
+IDLE_LOST_SECONDS = 3600.0  # after this a prompt that never came is not waited for any more
 
 
 def prompt_text(config_dir: Path, inline: str, file: str) -> str:
@@ -89,23 +93,58 @@ async def _record(platform: Platform, error: str) -> None:
         log.warning("activity_failed error=%s", failure)
 
 
-async def send_idle_prompts(
-    platform: Platform, state: AgentState, config: AgentConfig, config_dir: Path
-) -> None:
-    """Send the idle prompt at its interval while nothing is being worked on."""
-    text = prompt_text(config_dir, config.idle_prompt, config.idle_prompt_file)
-    interval = config.idle_interval_seconds
-    if not text or interval <= 0:
-        return
-    low, high = IDLE_CALL_SECONDS
-    await asyncio.sleep(min(interval, FIRST_IDLE_SECONDS))
-    while True:
-        if state.active_tasks == 0:
-            message_id = f"idle-{uuid.uuid4().hex[:8]}"
-            try:
-                await platform.send_message(
-                    platform.workspace_id, text, message_id=message_id, seconds=min(max(interval, low), high)
-                )
-            except (PlatformRefused, PlatformUnreachable) as error:
-                log.warning("idle_prompt_failed error=%s", error)
-        await asyncio.sleep(interval)
+class IdlePrompts:
+    """Sends the idle prompt at its interval while nothing is being worked on, and one at a time."""
+
+    def __init__(
+        self, platform: Platform, state: AgentState, config: AgentConfig, config_dir: Path, keeping: Keeping
+    ) -> None:
+        self._platform = platform
+        self._state = state
+        self._keeping = keeping
+        self._text = prompt_text(config_dir, config.idle_prompt, config.idle_prompt_file)
+        self._interval = config.idle_interval_seconds
+        self._daily_limit = config.idle_daily_limit
+        self._sent = ""
+        self._sent_at = float("-inf")
+
+    async def run(self) -> None:
+        """Send for ever; without a prompt, never."""
+        if not self._text or self._interval <= 0:
+            return
+        await asyncio.sleep(min(self._interval, FIRST_IDLE_SECONDS))
+        while True:
+            if self._state.active_tasks == 0 and not self._in_flight() and self._is_within_limit():
+                await self._send()
+            await asyncio.sleep(self._interval)
+
+    def _in_flight(self) -> bool:
+        """Say whether the last one is still on its way to us, in a queue for one."""
+        is_lost = time.monotonic() - self._sent_at > IDLE_LOST_SECONDS
+        return bool(self._sent) and not self._state.has_worked_on(self._sent) and not is_lost
+
+    def _is_within_limit(self) -> bool:
+        if not self._daily_limit:
+            return True
+        today = datetime.now(UTC).date().isoformat()
+        if self._keeping.count("idle_prompt", today) <= self._daily_limit:
+            return True
+        log.info("idle_prompt_skipped reason=daily limit limit=%d", self._daily_limit)
+        return False
+
+    async def _send(self) -> None:
+        low, high = IDLE_CALL_SECONDS
+        message_id = f"idle-{uuid.uuid4().hex[:8]}"
+        self._sent, self._sent_at = message_id, time.monotonic()
+        try:
+            await self._platform.send_message(
+                self._platform.workspace_id,
+                self._text,
+                message_id=message_id,
+                seconds=min(max(self._interval, low), high),
+            )
+        except PlatformRefused as error:
+            self._sent = ""
+            log.warning("idle_prompt_failed error=%s", error)
+        except PlatformUnreachable as error:
+            log.warning("idle_prompt_failed error=%s", error)
