@@ -64,6 +64,14 @@ class Unauthenticated(ApiError):
     status = 401
     code = "unauthenticated"
 
+    def __init__(
+        self, text: str | None = None, *, headers: dict[str, str] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(text, headers=headers, **extra)
+        # RFC 9110 §11.6.1 asks for a challenge, RFC 6750 §3.1 for what was wrong with a token.
+        reason = ', error="invalid_token"' if self.code.startswith("invalid_") else ""
+        self.headers.setdefault("WWW-Authenticate", f'Bearer realm="molecule"{reason}')
+
 
 class NotPermitted(ApiError):
     """not permitted"""

@@ -1,4 +1,7 @@
 import httpx
+import pytest
+
+from tests.conftest import MakeServer, connect
 
 
 async def test_health_is_compact_json_of_strings(anonymous: httpx.AsyncClient) -> None:
@@ -35,3 +38,36 @@ async def test_the_api_browser_needs_no_other_host(anonymous: httpx.AsyncClient)
         assert f"/docs/assets/{name}" in page.text
         assert (await anonymous.get(f"/docs/assets/{name}")).status_code == 200
     assert (await anonymous.get("/docs/openapi.json")).json()["openapi"].startswith("3.1")
+
+
+async def test_ready_tells_a_balancer_when_to_send_nothing(make_server: MakeServer) -> None:
+    server = await make_server()
+    async with connect(server) as client:
+        assert (await client.get("/health", params={"ready": "1"})).status_code == 200
+        server.leave()
+        leaving = await client.get("/health", params={"ready": "1"})
+        assert (leaving.status_code, leaving.json()["status"]) == (503, "unavailable")
+        # Whoever only asks whether it lives is told so until the end.
+        assert (await client.get("/health")).json()["status"] == "ok"
+    lost = await make_server()
+    await lost.db.close()
+    async with connect(lost) as client:
+        answer = await client.get("/health", params={"ready": "1"})
+        assert (answer.status_code, answer.json()["database"]) == (503, "unreachable")
+        shallow = await client.get("/health")
+        assert (shallow.status_code, shallow.json()["database"]) == (200, "unreachable")
+        assert (await client.get("/health", params={"ready": "perhaps"})).status_code == 400
+
+
+@pytest.mark.settings(molecule_org_name="Acme", git_sha="a" * 40)
+async def test_the_build_and_the_organization_are_public(anonymous: httpx.AsyncClient) -> None:
+    build = (await anonymous.get("/buildinfo")).json()
+    assert (build["git_sha"], set(build)) == ("a" * 40, {"git_sha", "version"})
+    assert (await anonymous.get("/org/identity")).json() == {"name": "Acme"}
+
+
+async def test_a_refusal_says_how_to_authenticate(anonymous: httpx.AsyncClient) -> None:
+    nothing = await anonymous.get("/workspaces")
+    assert nothing.headers["www-authenticate"] == 'Bearer realm="molecule"'
+    wrong = await anonymous.get("/workspaces", headers={"authorization": "Bearer nonsense"})
+    assert wrong.headers["www-authenticate"] == 'Bearer realm="molecule", error="invalid_token"'

@@ -221,6 +221,7 @@ async def test_the_eleventh_key_within_an_hour_is_refused_on_every_replica(make_
         assert (refused.status_code, refused.json()["error"]) == (429, "rate limit exceeded")
         assert 3500 < refused.json()["retry_after"] <= 3600
         assert refused.headers["retry-after"] == str(refused.json()["retry_after"])
+        assert 'molecule_rate_limited_total{limiter="mint"} 1.0' in (await second.get("/metrics")).text
         async with one.db.transaction() as tx:
             await tx.execute("UPDATE org_api_tokens SET created_at = created_at - interval '1 hour'")
         assert (await second.post("/org/tokens")).status_code == 200

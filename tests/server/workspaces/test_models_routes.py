@@ -85,7 +85,7 @@ async def test_the_ledger_is_never_empty_and_follows_each_change(
     assert (assigned.status_code, assigned.json()["model"]) == (201, "a:three")
     assert (await admin.get(f"/workspaces/{made['id']}")).json()["model"] == "a:three"
     names = [name for name, _ in await events_of(server, made["id"])]
-    assert names[1:] == ["AGENT_REPLACED", "AGENT_REMOVED", "AGENT_ASSIGNED"]
+    assert names[2:] == ["AGENT_REPLACED", "AGENT_REMOVED", "AGENT_ASSIGNED"]
     assert refusal(await admin.post(path, json={})) == (400, "invalid request body")
 
 

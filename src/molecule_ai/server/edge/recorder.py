@@ -17,6 +17,7 @@ from molecule_ai.kernel.http import route_pattern
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MAX_KNOWN_PATHS = 1000
+_LIMITERS = {"mint_limited": "mint"}  # of single routes, by the code of their refusal
 
 
 class Requests(Struct):
@@ -71,6 +72,8 @@ class Recorder:
         latency.seconds += seconds
         if status in (401, 403):
             self._refusal(scope)
+        elif status == 429 and scope.get("error_code") in _LIMITERS:
+            self.count("molecule_rate_limited_total", _LIMITERS[scope["error_code"]])
 
     def count(self, name: str, *labels: str) -> None:
         """Count something else by its metric's name and label values."""

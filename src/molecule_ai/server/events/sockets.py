@@ -265,6 +265,7 @@ async def _refuse(scope: Any, send: Any, refused: ApiError) -> None:
     if request_id := scope.get("request_id"):
         body["request_id"] = request_id
     headers = [(b"content-type", b"application/json")]
+    headers += [(name.lower().encode(), value.encode()) for name, value in refused.headers.items()]
     await send({"type": "websocket.http.response.start", "status": refused.status, "headers": headers})
     with contextlib.suppress(OSError):
         await send({"type": "websocket.http.response.body", "body": msgspec.json.encode(body)})

@@ -20,6 +20,8 @@ class TooManyTokens(RateLimited):
 class MintLimited(RateLimited):
     """rate limit exceeded"""
 
+    code = "mint_limited"
+
 
 class NameTooLong(InvalidRequest):
     """name too long (max 100 chars)"""
