@@ -55,8 +55,19 @@ class Org:
     async def rows(self) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._connection.fetch("SELECT * FROM workspaces ORDER BY id")]
 
+    @asynccontextmanager
+    async def nobody_reconciles(self, workspace_id: UUID) -> AsyncIterator[None]:
+        """Hold the lease of a workspace that is at rest, as a slow replica would."""
+        await self._connection.execute(
+            "UPDATE workspaces SET lease_owner = gen_random_uuid(), lease_until = now() + interval '1 hour' "
+            "WHERE id = $1",
+            workspace_id,
+        )
+        yield
+        await self.let_leases_end()
+
     async def let_leases_end(self) -> None:
-        """What time does to the claims of a killed server; only while none runs."""
+        """What time does to the claims of a killed server; only while nobody else holds one."""
         await self._connection.execute("UPDATE workspaces SET lease_until = now() WHERE lease_until > now()")
 
     async def events(self, workspace_id: UUID, event: str) -> int:
