@@ -44,7 +44,7 @@ test: check test-parallel test-processes test-serial test-postgres-15 ## Everyth
 
 .PHONY: test-fast
 test-fast: setup ## The quick tests only (T=path ARGS='-k name')
-	@$(PYTEST) -q -n 2 --dist loadgroup -m "not slow and not serial and not processes" $(ARGS) $(T)
+	@$(PYTEST) -q -n 2 --dist loadgroup -m "not slow and not serial and not processes and not containers" $(ARGS) $(T)
 
 .PHONY: test-adapters
 test-adapters: $(addprefix test-adapter-,$(or $(ADAPTER),$(RUNTIMES))) ## Runtimes against their real libraries (ADAPTER=crewai for one)
@@ -56,7 +56,7 @@ chaos: setup ## Kill servers, workers, databases and agents 200 times beside 50 
 	@cat $${CHAOS_REPORT:-chaos.json}
 
 .PHONY: test-docker
-test-docker: setup ## The tests that run containers, on a Podman of their own (root, podman, runc)
+test-docker: setup ## Everything that runs containers, on a Podman of its own (root, podman, runc)
 	@$(PYTEST) -q -m containers $(ARGS) $(T)
 
 .PHONY: check
@@ -114,7 +114,7 @@ PYTHON_TREES := $(wildcard src tests bench)
 
 .PHONY: test-parallel
 test-parallel: setup
-	@$(PYTEST) -q -n 2 --dist loadgroup -m "not serial and not processes" $(ARGS) $(T)
+	@$(PYTEST) -q -n 2 --dist loadgroup -m "not serial and not processes and not exhaustive" $(ARGS) $(T)
 
 # Tests that start servers and agents wait for leases, sweeps and minutes; so three of them share two cores.
 .PHONY: test-processes
@@ -141,4 +141,4 @@ house: setup
 # What stands on SQL must hold on the oldest version that we support, too.
 .PHONY: test-postgres-15
 test-postgres-15: setup
-	@scripts/with-postgres-15 $(PYTEST) -q -n 2 --dist loadgroup -m "database and not serial and not processes and not slow" tests
+	@scripts/with-postgres-15 $(PYTEST) -q -n 2 --dist loadgroup -m "database and not serial and not processes and not containers and not slow" tests

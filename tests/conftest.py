@@ -56,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "containers" in names or "docker" in getattr(item, "callspec", _NoParameters).params.values():
             item.add_marker(pytest.mark.xdist_group("containers"))
             item.add_marker("containers")
+            if item.path.name == "test_files.py":
+                item.add_marker("exhaustive")
         if "postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
 

@@ -213,9 +213,7 @@ class Server:
         return self.launch
 
 
-@pytest.mark.parametrize(
-    ("failpoint", "lives"), [("docker.created", 0), ("docker.recorded", 0), ("docker.started", 1)]
-)
+@pytest.mark.parametrize(("failpoint", "lives"), [("docker.created", 0), ("docker.started", 1)])
 async def test_a_server_killed_in_a_start_leaves_one_agent_at_most_and_the_next_goes_on(
     tmp_path: Path, containers: Podman, failpoint: str, lives: int
 ) -> None:
