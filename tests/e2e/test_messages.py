@@ -8,6 +8,7 @@ import signal
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 
 from tests.agents import envelope
@@ -123,3 +124,21 @@ async def test_a_crowd_of_messages_to_one_agent_are_all_answered(dsn: str) -> No
         ).json()
         assert sorted(row["data"]["text"] for row in history) == sorted(f"number {n}" for n in range(20))
         assert {row["status"] for row in history} == {"ok"}
+
+
+async def test_an_agent_that_answers_only_the_platform(dsn: str) -> None:
+    async with organization(dsn, A2A_REQUIRE_INBOUND_SECRET="true") as org:
+        workspace_id = await org.add("scout")
+        row = await org.until(workspace_id, "online")
+        answer = await say(org, workspace_id, "are you there?")
+        assert answer.status_code == 200, answer.text
+        assert "are you there?" in text_of(answer.json())
+        transcript = await org.client.get(f"/workspaces/{workspace_id}/transcript")
+        assert [line["role"] for line in transcript.json()["lines"]] == ["user", "agent"]
+        async with httpx.AsyncClient() as neighbour:
+            past = await neighbour.post(row["url"], json=envelope("psst"))
+            assert past.status_code == 401
+            with_a_guess = await neighbour.post(
+                row["url"], json=envelope("psst"), headers={"authorization": "Bearer guess"}
+            )
+            assert with_a_guess.status_code == 401

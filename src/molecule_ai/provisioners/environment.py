@@ -6,8 +6,12 @@ from collections.abc import Mapping
 
 from .base import Launch
 
+REQUIRE_INBOUND = "A2A_REQUIRE_INBOUND_SECRET"
+"""Tells an agent to answer nobody but the platform."""
+
 RESERVED = frozenset(
     {
+        REQUIRE_INBOUND,
         "ADMIN_TOKEN",
         "AGENT_LISTEN_FD",
         "AGENT_ORPHAN_TIMEOUT",

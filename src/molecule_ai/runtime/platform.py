@@ -64,6 +64,8 @@ class Platform:
         reply = await self._object("POST", "/registry/register", body)
         if token := reply.get("auth_token"):
             self.credentials.save(str(token))
+        if secret := reply.get("platform_inbound_secret"):
+            self.credentials.save_inbound(str(secret))
         return reply
 
     async def heartbeat(self, beat: Json, seconds: float = CALL_SECONDS) -> Json:

@@ -72,6 +72,8 @@ class AgentServer:
     async def _rpc(self, request: web.Request) -> web.StreamResponse:
         if self.is_stopping:
             return _json({"error": "agent is shutting down"}, status=503, headers={"Retry-After": "5"})
+        if self._settings.a2a_require_inbound_secret and not self._is_known(request):
+            return _unauthorized("this agent is called through the platform")
         body = await request.read()
         document = _parsed(body)
         if self.failure is not None or self.task_runner is None:
@@ -92,8 +94,8 @@ class AgentServer:
         return _json(self._card())
 
     async def _transcript(self, request: web.Request) -> web.Response:
-        if not self._credentials.accepts(request.headers.get("Authorization", "")):
-            return _json({"error": "unauthorized"}, status=401, headers={"WWW-Authenticate": "Bearer"})
+        if not self._is_known(request):
+            return _unauthorized("unauthorized")
         try:
             since = int(request.query.get("since", "0"))
             limit = int(request.query.get("limit", "100"))
@@ -101,6 +103,9 @@ class AgentServer:
             return _json({"error": "since and limit must be integers"}, status=400)
         bounded = max(1, min(limit, TRANSCRIPT_LINES))
         return _json(transcript_page(self._state, self._runtime, max(0, since), bounded))
+
+    def _is_known(self, request: web.Request) -> bool:
+        return self._credentials.accepts(request.headers.get("Authorization", ""))
 
     async def _health(self, request: web.Request) -> web.Response:
         return _json(
@@ -144,6 +149,10 @@ def _not_configured(document: Any, reason: str) -> dict[str, Any]:
     request_id = document.get("id") if isinstance(document, dict) else None
     error = {**NOT_CONFIGURED, "data": {"configuration_status": "not_configured", "reason": reason}}
     return {"jsonrpc": "2.0", "id": request_id, "error": error}
+
+
+def _unauthorized(reason: str) -> web.Response:
+    return _json({"error": reason}, status=401, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _parsed(body: bytes) -> Any:

@@ -45,6 +45,9 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, rename="upper"):
     agent_host: Annotated[str, Meta(description="Bind address without an inherited socket.")] = "0.0.0.0"
     agent_url: Annotated[str, Meta(description="The URL to register; empty: host name and port.")] = ""
     hostname: Annotated[str, Meta(description="Host part of the default URL.")] = ""
+    a2a_require_inbound_secret: Annotated[
+        bool, Meta(description="Answer nobody but the platform, which shows its secret.")
+    ] = False
     agent_orphan_timeout: Annotated[
         float, Meta(ge=0, description="Seconds without the platform after which the agent exits; 0 never.")
     ] = 0.0

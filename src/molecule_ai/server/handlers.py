@@ -17,6 +17,7 @@ from molecule_ai.kernel.http import EXCEPTION_HANDLERS, ApiRequest
 
 from . import openapi
 from .a2a import routes as a2a_routes
+from .a2a import transcripts as transcript_routes
 from .activity import routes as activity_routes
 from .approvals import routes as approvals_routes
 from .auth.principal import Principal
@@ -57,6 +58,7 @@ def litestar(rooms: Rooms) -> Litestar:
             *tokens_routes.handlers,
             *registry_routes.handlers,
             *a2a_routes.handlers,
+            *transcript_routes.handlers,
             *mailbox_routes.handlers,
             *activity_routes.handlers,
             *events_routes.handlers,
@@ -90,6 +92,7 @@ def litestar(rooms: Rooms) -> Litestar:
                 "schedules": rooms.schedules,
                 "approvals": rooms.approvals,
                 "proxy": rooms.proxy,
+                "transcripts": rooms.transcripts,
                 "mailbox": rooms.mailbox,
                 "delegations": rooms.delegations,
                 "secrets": rooms.secrets,

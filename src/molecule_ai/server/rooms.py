@@ -13,14 +13,17 @@ from molecule_ai.kernel.db import now as database_now
 from molecule_ai.kernel.engine import Supervisor
 from molecule_ai.kernel.notify import Notifications
 from molecule_ai.provisioners.base import Provisioner
+from molecule_ai.provisioners.environment import REQUIRE_INBOUND
 from molecule_ai.provisioners.none import NoProvisioner
 from molecule_ai.provisioners.process import ProcessProvisioner
 from molecule_ai.runtime.preload import preload
 
 from .a2a.aftermath import Aftermath
 from .a2a.agents import Agents
+from .a2a.passes import Passes
 from .a2a.queueing import Queueing
 from .a2a.service import Proxy
+from .a2a.transcripts import Transcripts
 from .a2a.waking import Sleepers
 from .activity.service import Activity
 from .approvals.service import Approvals
@@ -281,6 +284,7 @@ class Rooms:
                 self.provisioner,
                 org_id=settings.molecule_org_id or None,
                 git_email_domain=settings.agent_git_email_domain,
+                platform_env={REQUIRE_INBOUND: "true"} if settings.a2a_require_inbound_secret else {},
             ),
             self.losses,
             notes,
@@ -313,8 +317,10 @@ class Rooms:
             settings.url_policy,
             self.traffic,
             self.losses,
+            Passes(self.db, self.inbound),
             idle_seconds=float(settings.a2a_idle_timeout_seconds),
         )
+        self.transcripts = Transcripts(self.traffic, self.agents)
         self.sleepers = Sleepers(self.db, self.traffic, self.lifecycle)
         self.proxy = Proxy(
             self.db,

@@ -188,6 +188,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     a2a_idle_timeout_seconds: Annotated[
         int, Meta(description="Silence of a target after which a call is given up.")
     ] = 300
+    a2a_require_inbound_secret: Annotated[
+        bool, Meta(description="Agents started from now on answer nobody but the platform.")
+    ] = False
     a2a_canvas_sync_budget: Annotated[
         str, Meta(description="Longest wait of the canvas for an answer, like `90s`; empty: no limit.")
     ] = ""

@@ -7,18 +7,22 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import aiohttp
 import msgspec
 from msgspec import Struct
+from yarl import URL
 
 from molecule_ai.kernel.errors import DatastoreUnavailable
 from molecule_ai.kernel.ssrf import GuardedClient, UrlPolicy, UrlRefused
 from molecule_ai.provisioners.base import Handle
 from molecule_ai.server.traffic.schemas import Target
 from molecule_ai.server.traffic.service import Traffic
+
+from .passes import Passes
 
 T = TypeVar("T")
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
@@ -99,11 +103,14 @@ class Streaming:
 class Agents:
     """The one place from where agents are called."""
 
-    def __init__(self, policy: UrlPolicy, traffic: Traffic, losses: Losses, *, idle_seconds: float) -> None:
+    def __init__(
+        self, policy: UrlPolicy, traffic: Traffic, losses: Losses, passes: Passes, *, idle_seconds: float
+    ) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         self._http = GuardedClient(policy, timeout=timeout, connections=0)
         self._traffic = traffic
         self._losses = losses
+        self._passes = passes
         self._idle_seconds = idle_seconds
 
     async def open(self) -> None:
@@ -169,6 +176,20 @@ class Agents:
             if not task.done():
                 task.cancel()
 
+    async def look(self, target: Target, path: str, *, seconds: float, max_bytes: int) -> Delivery:
+        """Read one of an agent's own pages, such as its transcript."""
+        shown = await self._passes.headers(target.id)
+        url = f"{URL(target.url).origin()}{path}"
+        try:
+            async with asyncio.timeout(seconds):
+                request = self._http.request("GET", url, trusted=target.trusted_url, headers=shown)
+                async with request as response:
+                    return await _read(response, max_bytes)
+        except UrlRefused as refused:
+            return Delivery(outcome=Outcome.NOT_ROUTABLE, reason=str(refused), duration_ms=0)
+        except (aiohttp.ClientError, OSError) as error:
+            return Delivery(outcome=Outcome.UNREACHABLE, reason=_reason(error), duration_ms=0)
+
     async def _quiet_seconds(self, workspace_id: UUID) -> float:
         """How long the target has been silent; who cannot be asked about is not given up."""
         try:
@@ -180,19 +201,17 @@ class Agents:
         self, target: Target, body: bytes, headers: Mapping[str, str], *, streams: bool
     ) -> Delivery | Streaming:
         accept = "text/event-stream, application/json" if streams else "application/json"
+        shown = {**headers, **await self._passes.headers(target.id)}
+        shown |= {"Content-Type": "application/json", "Accept": accept}
         async with AsyncExitStack() as stack:
             response = await stack.enter_async_context(
-                self._http.request(
-                    "POST",
-                    target.url,
-                    trusted=target.trusted_url,
-                    data=body,
-                    headers={**headers, "Content-Type": "application/json", "Accept": accept},
-                )
+                self._http.request("POST", target.url, trusted=target.trusted_url, data=body, headers=shown)
             )
+            if response.status == HTTPStatus.UNAUTHORIZED:
+                self._passes.forget(target.id)
             if streams and response.status < 300 and response.content_type == "text/event-stream":
                 return Streaming(self, target, response, stack.pop_all())
-            return await _read(response)
+            return await _read(response, MAX_ANSWER_BYTES)
 
     async def _judge(self, target: Target, outcome: Outcome) -> Outcome:
         """Whether the agent is dead; who cannot be judged counts as alive."""
@@ -204,10 +223,10 @@ class Agents:
         return Outcome.RESTARTING if is_dead else outcome
 
 
-async def _read(response: aiohttp.ClientResponse) -> Delivery:
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> Delivery:
     status = response.status
     try:
-        body = await _body(response)
+        body = await _body(response, max_bytes)
     except _TooLarge:
         return Delivery(outcome=Outcome.TOO_LARGE, status=status, reason="answer too large", duration_ms=0)
     except (aiohttp.ClientError, OSError) as error:
@@ -229,15 +248,15 @@ async def _read(response: aiohttp.ClientResponse) -> Delivery:
     )
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    if (response.content_length or 0) > MAX_ANSWER_BYTES:
+async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    if (response.content_length or 0) > max_bytes:
         raise _TooLarge
     if response.content_length is not None:
         return await response.read()
     content = bytearray()
     async for chunk in response.content.iter_any():
         content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
+        if len(content) > max_bytes:
             raise _TooLarge
     return bytes(content)
 

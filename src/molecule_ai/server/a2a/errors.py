@@ -88,6 +88,24 @@ class Waking(Unavailable):
     code = "waking"
 
 
+class NotRegistered(Unavailable):
+    """workspace not registered (no URL on file)"""
+
+    code = "not_registered"
+
+
+class UrlNotAllowed(InvalidRequest):
+    """workspace URL not allowed"""
+
+    code = "url_not_allowed"
+
+
+class NoTranscript(BadGateway):
+    """workspace unreachable"""
+
+    code = "no_transcript"
+
+
 class NotRoutable(BadGateway):
     """workspace URL is not publicly routable"""
 

@@ -1,4 +1,4 @@
-"""The bearer that the platform presents to an agent's own `/internal/*` routes (contract 02 §2.1)."""
+"""The bearer that the platform presents to an agent (contract 02 §2.1 and §21, row 53)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,25 @@ class InboundSecrets:
 
     async def ensure(self, tx: Connection, workspace_id: UUID) -> str:
         """The secret of a workspace; a new one where there is none that opens."""
-        blob = await store.inbound_secret(tx, workspace_id)
-        if blob is not None:
-            try:
-                return self._keyring.open(Sealed(BOUND, blob), _row(workspace_id)).decode()
-            except SealBroken:
-                pass  # the key it was sealed with is gone; the agent learns the new one when it registers
+        known = self._opened(workspace_id, await store.inbound_secret(tx, workspace_id))
+        if known is not None:
+            return known
         secret = mint_token()
         sealed = self._keyring.seal(secret.encode(), _row(workspace_id))
         await store.keep_inbound_secret(tx, workspace_id, sealed.blob)
         return secret
+
+    async def find(self, connection: Connection, workspace_id: UUID) -> str | None:
+        """The secret of a workspace, if it has one."""
+        return self._opened(workspace_id, await store.read_inbound_secret(connection, workspace_id))
+
+    def _opened(self, workspace_id: UUID, blob: bytes | None) -> str | None:
+        try:
+            return (
+                None if blob is None else self._keyring.open(Sealed(BOUND, blob), _row(workspace_id)).decode()
+            )
+        except SealBroken:
+            return None  # the key it was sealed with is gone; the agent learns the new one when it registers
 
 
 def _row(workspace_id: UUID) -> bytes:

@@ -32,12 +32,19 @@ class Launches:
     """Puts together what one start needs; touches nothing that runs."""
 
     def __init__(
-        self, secrets: Secrets, provisioner: Provisioner, *, org_id: str | None, git_email_domain: str
+        self,
+        secrets: Secrets,
+        provisioner: Provisioner,
+        *,
+        org_id: str | None,
+        git_email_domain: str,
+        platform_env: Mapping[str, str],
     ) -> None:
         self._secrets = secrets
         self._provisioner = provisioner
         self._org_id = org_id
         self._git_email_domain = git_email_domain
+        self._platform_env = platform_env
 
     async def environment(self, connection: Connection, claim: Claim) -> dict[str, str]:
         """Secrets over the git identity. Raises `LaunchRefused`."""
@@ -100,6 +107,7 @@ class Launches:
             parent_id=claim.parent_id,
             org_id=self._org_id,
             env=environment,
+            platform_env=self._platform_env,
             config_files={path: text.encode() for path, text in claim.launch_files.items()},
             overwrite=claim.launch_overwrite,
             inbound_secret=inbound_secret,

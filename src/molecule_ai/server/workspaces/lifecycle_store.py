@@ -349,8 +349,15 @@ async def drop_restart_context(tx: Connection, workspace_id: UUID) -> None:
     await tx.execute(DROP_RESTART_CONTEXT, workspace_id)
 
 
-FIND_INBOUND = "SELECT platform_inbound_secret FROM workspaces WHERE id = $1 FOR UPDATE"
+READ_INBOUND = "SELECT platform_inbound_secret FROM workspaces WHERE id = $1"
+FIND_INBOUND = READ_INBOUND + " FOR UPDATE"
 KEEP_INBOUND = "UPDATE workspaces SET platform_inbound_secret = $2 WHERE id = $1"
+
+
+async def read_inbound_secret(connection: Connection, workspace_id: UUID) -> bytes | None:
+    """The sealed secret; None where there is none yet."""
+    blob: bytes | None = await connection.fetchval(READ_INBOUND, workspace_id)
+    return blob
 
 
 async def inbound_secret(tx: Connection, workspace_id: UUID) -> bytes | None:
