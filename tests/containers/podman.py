@@ -121,6 +121,7 @@ class Podman:
         with (self.home / "service.log").open("ab") as output:
             process = subprocess.Popen(
                 ["podman", "system", "service", "--time", "0", self.url],
+                cwd=self.home,  # the monitor of a container that ran out of memory leaves a file there
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
