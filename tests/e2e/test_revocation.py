@@ -2,6 +2,8 @@
 
 import asyncio
 
+import psutil
+
 from tests.conftest import ADMIN_TOKEN, MakeServer
 from tests.support import add_workspace, bearer, serve
 
@@ -25,3 +27,9 @@ async def test_a_revoked_token_is_refused_a_thousand_times_by_every_worker(
         refused = [status for _ in range(20) for status in await asyncio.gather(*(ask() for _ in range(50)))]
         assert len(refused) == 1000
         assert set(refused) == {401}
+        assert all(_talks(pid) for pid in served.worker_pids())
+
+
+def _talks(pid: int) -> bool:
+    """Whether a worker has one of the connections over which we asked."""
+    return any(c.status == psutil.CONN_ESTABLISHED for c in psutil.Process(pid).net_connections("tcp"))
