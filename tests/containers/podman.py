@@ -53,6 +53,7 @@ TRIAL = ("run", "--rm", "--network", "none", "--ulimit", "nofile=1024:4096")
 START_SECONDS = 20.0
 COMMAND_SECONDS = 120.0
 TURN_SECONDS = 300.0
+KEPT_IMAGES = 4
 
 
 class NoEngine(Exception):
@@ -112,7 +113,15 @@ class Podman:
                     command = 'CMD ["python3", "-m", "molecule_ai.runtime"]'
                     changes = ("--change", command, "--change", "ENV PATH=/usr/local/bin:/usr/bin:/bin")
                     self.run("import", *changes, str(archive), reference)
+                self._forget_older_images()
         return reference
+
+    def _forget_older_images(self) -> None:
+        """Several checkouts may take turns; more than a few images would only fill the disk."""
+        columns = ("--sort", "created", "--format", "{{.Repository}}:{{.Tag}}")
+        known = self.run("images", *columns, "--filter", "reference=localhost/molecule-agent").split()
+        if known[KEPT_IMAGES:]:
+            self.run("rmi", "--force", *known[KEPT_IMAGES:])
 
     @contextmanager
     def serving(self) -> Iterator[None]:

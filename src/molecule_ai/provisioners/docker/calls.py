@@ -75,7 +75,14 @@ class Calls:
         except TimeoutError as error:
             raise CallFailed("the container beside the agent did not answer in time") from error
         finally:
-            await asyncio.shield(self._engine.delete(container))
+            await asyncio.shield(self._bury(container))
+
+    async def _bury(self, container: str) -> None:
+        """Remove what is left of a call. What resists is swept after its deadline."""
+        try:
+            await self._engine.delete(container)
+        except ProvisionError as error:
+            log.warning("call_left_behind", container=container, error=str(error.__cause__ or error))
 
     async def _config(
         self, workspace_id: UUID, call_id: UUID, request: wire.Request, *, network: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,6 +17,7 @@ from molecule_ai.provisioners.errors import ProvisionError
 
 CALL_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=10)
 CANNOT_CONNECT = 900  # how aiodocker numbers it
+DELETE_PAUSES = (0.1, 0.3, 1.0)  # seconds
 PORT_TAKEN = ("already in use", "already allocated")
 
 Json = dict[str, Any]
@@ -95,8 +97,16 @@ class Engine:
 
     async def delete(self, container: str) -> None:
         """Kill and remove a container, not its volumes. Idempotent, also while it is being removed."""
-        with suppress(Missing, NameTaken), _translated():
-            await self._api.containers.container(container).delete(force=True)
+        for pause in (*DELETE_PAUSES, None):
+            try:
+                with suppress(Missing, NameTaken), _translated():
+                    await self._api.containers.container(container).delete(force=True)
+                return
+            except EngineRefused:
+                # Podman refuses to kill what is ending at this very moment.
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
 
     def attach(self, container: str) -> Stream:
         return self._api.containers.container(container).attach(stdin=True, stdout=True, stderr=True)
