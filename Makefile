@@ -114,7 +114,7 @@ PYTHON_TREES := $(wildcard src tests bench)
 
 .PHONY: test-parallel
 test-parallel: setup
-	@$(PYTEST) -q -n 2 --dist loadgroup -m "not serial and not processes and not exhaustive" $(ARGS) $(T)
+	@$(PYTEST) -q -n 3 --dist loadgroup -m "not serial and not processes and not exhaustive" $(ARGS) $(T)
 
 # Tests that start servers and agents wait for leases, sweeps and minutes; so three of them share two cores.
 .PHONY: test-processes
@@ -141,4 +141,4 @@ house: setup
 # What stands on SQL must hold on the oldest version that we support, too.
 .PHONY: test-postgres-15
 test-postgres-15: setup
-	@scripts/with-postgres-15 $(PYTEST) -q -n 2 --dist loadgroup -m "database and not serial and not processes and not containers and not slow" tests
+	@scripts/with-postgres-15 $(PYTEST) -q -n 3 --dist loadgroup -m "database and not serial and not processes and not containers and not slow" tests

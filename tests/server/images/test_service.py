@@ -73,6 +73,12 @@ async def test_agents_on_older_images_start_anew_and_busy_ones_later(server: Ser
     assert done.recreated == [f"ws-{str(idle)[:12]}"]
     assert done.deferred == [busy]
     assert [await cause_of(server, w) for w in (idle, busy)] == ["config", "config"]
+    async with server.db.connection() as connection:
+        told = await connection.fetchrow(
+            "SELECT actor, payload FROM structure_events WHERE event_type = 'image.refresh'"
+        )
+    assert told is not None
+    assert (told["actor"], told["payload"]["restarted"], told["payload"]["deferred"]) == ("test", 1, 1)
     assert [await cause_of(server, w) for w in (current, elsewhere, paused)] == ["", "", ""]
 
 

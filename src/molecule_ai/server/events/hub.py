@@ -49,6 +49,7 @@ class Hub:
         self._canvases: set[Subscriber] = set()
         self._agents: dict[UUID, set[Subscriber]] = defaultdict(set)
         self._streams: dict[UUID, set[Subscriber]] = defaultdict(set)
+        self._is_going_away = False
 
     @property
     def sockets(self) -> int:
@@ -71,6 +72,7 @@ class Hub:
     def join(self, client: Subscriber, agent_of: UUID | None) -> None:
         """Add a socket, of an agent or of a canvas."""
         (self._canvases if agent_of is None else self._agents[agent_of]).add(client)
+        self._turn_away(client)
 
     def leave(self, client: Subscriber, agent_of: UUID | None) -> None:
         if agent_of is None:
@@ -81,6 +83,7 @@ class Hub:
     def join_stream(self, client: Subscriber, workspace_id: UUID) -> None:
         """Add whoever follows the events of one workspace."""
         self._streams[workspace_id].add(client)
+        self._turn_away(client)
 
     def leave_stream(self, client: Subscriber, workspace_id: UUID) -> None:
         _remove(self._streams, workspace_id, client)
@@ -119,8 +122,13 @@ class Hub:
         )
 
     def close_all(self) -> None:
-        """The process is going away."""
+        """The process is going away: whoever is here is told, and so is whoever still comes in."""
+        self._is_going_away = True
         self._close(self._everybody(), GOING_AWAY)
+
+    def _turn_away(self, client: Subscriber) -> None:
+        if self._is_going_away:
+            client.close(GOING_AWAY)
 
     async def run(self) -> None:
         """Watch over slow peers and revoked credentials until cancelled."""

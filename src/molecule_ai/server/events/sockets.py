@@ -37,7 +37,7 @@ _REPLAY = 1000  # events; further back a client fetches afresh
 _MAX_INBOUND = 65_536  # bytes
 _WRITE_SECONDS = 10.0
 _LISTEN_SECONDS = 5.0
-_SETTLE_SECONDS = 0.05
+_SETTLE_SECONDS = 0.25
 _BATCHED = "molecule.batch.v1"  # each message is an array of events
 _SINGLE = "molecule.v1"
 
