@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
 
 from molecule_ai.kernel import log, migrations
 from molecule_ai.kernel.db import AWAY
@@ -24,6 +25,8 @@ from .postgres import EmbeddedPostgres
 from .workers import Workers, WorkersFailed
 
 _SHUTDOWN_SECONDS = 30
+# Bounds slow headers and idle connections alike, so it is more than agents pause between two heartbeats.
+_HEADERS_MILLISECONDS = 45_000
 _DATABASE_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 
@@ -90,6 +93,7 @@ def _serve(settings: Settings) -> None:
         respawn_interval=0.5,
         workers_kill_timeout=_SHUTDOWN_SECONDS,
         backlog=2048,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADERS_MILLISECONDS),
         # Open sockets and streams count as requests under way.
         backpressure=settings.websocket_limit + 2048,
         log_enabled=settings.log_level == "debug",

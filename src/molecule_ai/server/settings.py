@@ -265,6 +265,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     git_sha: Annotated[str, Meta(description="Reported by /buildinfo.")] = "dev"
+    built_at: Annotated[str, Meta(description="When it was built, reported by /buildinfo.")] = ""
     log_level: Annotated[str, Meta(description="debug, info, warning or error.")] = "info"
 
     @property

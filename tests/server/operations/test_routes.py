@@ -59,10 +59,11 @@ async def test_ready_tells_a_balancer_when_to_send_nothing(make_server: MakeServ
         assert (await client.get("/health", params={"ready": "perhaps"})).status_code == 400
 
 
-@pytest.mark.settings(molecule_org_name="Acme", git_sha="a" * 40)
+@pytest.mark.settings(molecule_org_name="Acme", git_sha="a" * 40, built_at="2026-11-22T04:00:00Z")
 async def test_the_build_and_the_organization_are_public(anonymous: httpx.AsyncClient) -> None:
     build = (await anonymous.get("/buildinfo")).json()
-    assert (build["git_sha"], set(build)) == ("a" * 40, {"git_sha", "version"})
+    assert (build["git_sha"], build["built_at"]) == ("a" * 40, "2026-11-22T04:00:00Z")
+    assert set(build) == {"git_sha", "version", "built_at"}
     assert (await anonymous.get("/org/identity")).json() == {"name": "Acme"}
 
 

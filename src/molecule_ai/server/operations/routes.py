@@ -24,7 +24,7 @@ async def get_health(operations: Here[Operations], ready: FromQuery[bool] = Fals
 @get("/buildinfo", Tier.NONE, tags=["operations"])
 async def get_buildinfo(settings: Here[Settings]) -> BuildInfo:
     """Tell which build is running."""
-    return BuildInfo(settings.git_sha, __version__)
+    return BuildInfo(settings.git_sha, __version__, settings.built_at or None)
 
 
 @get("/org/identity", Tier.NONE, tags=["operations"])

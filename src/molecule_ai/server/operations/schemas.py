@@ -22,6 +22,9 @@ class BuildInfo(Struct):
 
     git_sha: Annotated[str, Meta(description='40 hex digits or "dev".', examples=["dev"])]
     version: Annotated[str, Meta(examples=["0.1.0"])]
+    built_at: Annotated[
+        str | None, Meta(description="RFC 3339; null for a checkout.", examples=["2026-11-22T04:00:00Z"])
+    ]
 
 
 class OrgIdentity(Struct):
