@@ -154,7 +154,14 @@ class Podman:
 
     def clear(self) -> None:
         """Remove every container and volume; the image stays."""
-        self.run("rm", "--all", "--force", "--volumes", "--time", "0")
+        for attempt in range(5):
+            try:
+                self.run("rm", "--all", "--force", "--volumes", "--time", "0")
+                break
+            except NoEngine:  # one that ends by itself at this moment cannot be stopped
+                if attempt == 4:
+                    raise
+                time.sleep(0.5)
         self.run("volume", "rm", "--all", "--force")
         self.run("network", "prune", "--force")
 

@@ -57,7 +57,9 @@ async def test_the_demo_does_what_it_says_twice_and_leaves_nothing(home: Path) -
     assert process.stdout is not None
     assert process.stderr is not None
     async with asyncio.timeout(DEMO_SECONDS):
-        assert _all_happened(msgspec.json.decode(await process.stdout.readline()))
+        summary = await process.stdout.readline()
+        assert summary, (await process.stderr.read()).decode()
+        assert _all_happened(msgspec.json.decode(summary))
         while b"Ctrl-C" not in await process.stderr.readline():
             pass
         assert _left(home) != []

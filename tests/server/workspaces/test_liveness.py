@@ -6,9 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 
 from molecule_ai.kernel.clock import ManualClock
+from molecule_ai.provisioners.base import Handle
 from molecule_ai.server.app import Server
 from molecule_ai.server.workspaces.liveness import HibernationMonitor, Liveness, ProvisionTimeouts
 from tests.conftest import ADMIN_TOKEN, MakeServer, connect
@@ -247,6 +249,13 @@ async def test_report_dead_believes_two_probes(server: Server, admin: httpx.Asyn
     )
     assert await server.losses.report_dead(workspace_id)
     assert (await row(server, workspace_id))["status"] == "offline"
+    assert await server.losses.report_dead(workspace_id), "it is on its way already"
+    successor = await add_workspace(
+        server, handle=dead | {"instance_id": str(UUID(int=2))}, node=server.provisioner.node
+    )
+    assert await server.losses.report_dead(successor, msgspec.convert(dead, Handle))
+    asleep = await add_workspace(server, status="hibernated", desired="hibernate")
+    assert not await server.losses.report_dead(asleep)
     elsewhere = await add_workspace(
         server, instance_id=dead["instance_id"], handle=dead | {"node": "other"}, node="other"
     )

@@ -19,7 +19,7 @@ from . import backoff, transitions
 from . import lifecycle_store as store
 from .lifecycle import RECONCILE, cut
 from .lifecycle_store import Change, Moved, Subject
-from .status import Status
+from .status import Desired, Status
 from .transitions import LIVE
 
 PROBE_PAUSE_SECONDS = 2.0  # one refused connection is a flap, two of them this far apart are not
@@ -50,23 +50,34 @@ class Losses:
         self._has_backend = has_backend
 
     async def report_dead(self, workspace_id: UUID, handle: Handle | None = None) -> bool:
-        """A caller was refused a connection: look twice; True when the agent is restarted for it.
+        """A caller was refused a connection: look twice; True when another agent is or will be there.
 
         An agent that cannot be judged from here counts as running.
         """
-        async with self._db.connection() as connection:
-            subject = await store.find(connection, workspace_id)
-        if subject is None or subject.status not in LIVE or subject.is_external or not self._has_backend:
+        subject = await self._managed(workspace_id)
+        if subject is None:
             return False
         known = handle_of(subject)
-        if known is None or (handle is not None and handle.instance_id != known.instance_id):
+        if _has_successor(subject, handle or known):
+            return True
+        if subject.status not in LIVE or known is None:
             return False
         for attempt in range(2):
             if attempt:
                 await self._clock.sleep(PROBE_PAUSE_SECONDS)
             if not await self._is_dead(known):
                 return False
-        return await self.lost(workspace_id, str(known.instance_id), reason="agent unreachable")
+        if await self.lost(workspace_id, str(known.instance_id), reason="agent unreachable"):
+            return True
+        # Somebody else has noticed meanwhile.
+        subject = await self._managed(workspace_id)
+        return subject is not None and _has_successor(subject, known)
+
+    async def _managed(self, workspace_id: UUID) -> Subject | None:
+        """The workspace, when its agent is ours to start."""
+        async with self._db.connection() as connection:
+            subject = await store.find(connection, workspace_id)
+        return None if subject is None or subject.is_external or not self._has_backend else subject
 
     async def _is_dead(self, handle: Handle) -> bool:
         try:
@@ -153,6 +164,17 @@ class Losses:
             change=Change(error=f"{error}\n\n{cut(tail)}" if tail else error, forgets_instance=True),
         )
         return moved is not None
+
+
+def _has_successor(subject: Subject, handle: Handle | None) -> bool:
+    """Whether another agent than the one of `handle` runs already or is about to."""
+    if subject.desired is not Desired.RUN:
+        return False
+    if subject.status in {Status.PROVISIONING, Status.OFFLINE}:
+        return True
+    known = handle_of(subject)
+    is_other = known is not None and handle is not None and known.instance_id != handle.instance_id
+    return is_other and subject.status in LIVE
 
 
 def handle_of(subject: Subject) -> Handle | None:
