@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 from molecule_ai.kernel import log
 
@@ -170,7 +171,7 @@ class EmbeddedPostgres:
     def _configure(self) -> None:
         sockets = str(self._sockets).replace("'", "''").replace('"', '""')
         quoted = f'"{sockets}"' if "," in sockets else sockets
-        new = self._data / "molecule.conf.new"
+        new = self._data / f"molecule.conf.{uuid4().hex}"  # somebody else may be about to start it as well
         new.write_text(_CONFIGURATION.format(sockets=quoted))
         if os.geteuid() == 0:
             os.chown(new, _database_user(), _database_user())
