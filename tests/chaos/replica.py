@@ -8,7 +8,7 @@ from uuid import UUID
 
 from molecule_ai.server.app import Server, running
 from molecule_ai.server.delegations.schemas import Delegate
-from molecule_ai.server.settings import read
+from molecule_ai.server.environment import read
 
 
 async def main() -> None:

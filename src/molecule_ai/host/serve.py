@@ -18,7 +18,8 @@ from molecule_ai.kernel import log, migrations
 from molecule_ai.kernel.db import AWAY
 from molecule_ai.kernel.errors import DatastoreUnavailable
 from molecule_ai.kernel.parent import PARENT
-from molecule_ai.server.settings import Settings, load_dotenv, read
+from molecule_ai.server.environment import load_dotenv, read
+from molecule_ai.server.settings import Settings
 
 from .lock import HomeLock
 from .postgres import EmbeddedPostgres

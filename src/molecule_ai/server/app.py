@@ -22,11 +22,12 @@ from .edge.limiter import Limiter
 from .edge.proxies import Proxies
 from .edge.tenant import TenantGuard
 from .engines import start as start_engines
+from .environment import read
 from .events.sockets import SocketEndpoint, SocketsFirst
 from .farewell import Farewell
 from .registry.fast import FastBeats
 from .rooms import Rooms
-from .settings import Settings, read
+from .settings import Settings
 from .tokens.bootstrap import bootstrap_token
 
 

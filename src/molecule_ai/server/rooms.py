@@ -37,6 +37,7 @@ from .delegations.service import Delegations
 from .edge.buckets import Buckets
 from .edge.recorder import Recorder, Siblings
 from .edge.upstream import Upstream
+from .environment import passthrough
 from .events.audit import AuditLog
 from .events.history import History
 from .events.hub import Hub
@@ -63,7 +64,7 @@ from .schedules.messages import MailboxDelivery
 from .schedules.service import Schedules
 from .secrets.keys import keyring
 from .secrets.service import Secrets
-from .settings import BadSetting, Settings, passthrough
+from .settings import BadSetting, Settings
 from .tokens.service import Tokens
 from .traffic.service import Traffic
 from .workspaces.arrivals import Arrivals

@@ -159,7 +159,7 @@ from uuid import UUID
 from molecule_ai.server.app import Server, running
 from molecule_ai.server.approvals.schemas import ApprovalCreate, Decision
 from molecule_ai.server.auth.principal import SYSTEM
-from molecule_ai.server.settings import read
+from molecule_ai.server.environment import read
 
 async def main():
     async with running(Server(read()), engines=False) as server:

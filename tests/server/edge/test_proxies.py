@@ -12,7 +12,8 @@ import pytest
 
 from molecule_ai.server.app import Server
 from molecule_ai.server.edge.proxies import is_allowed
-from molecule_ai.server.settings import BadSetting, read
+from molecule_ai.server.environment import read
+from molecule_ai.server.settings import BadSetting
 from tests.conftest import ADMIN_TOKEN, MakeServer, connect
 from tests.support import add_token, add_workspace, bearer, serve
 from tests.upstream import Upstream, upstream

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from molecule_ai import __version__
+from molecule_ai.server.environment import read
 from molecule_ai.server.images.configured import docker_options, images
-from molecule_ai.server.settings import BadSetting, read
+from molecule_ai.server.settings import BadSetting
 
 
 def test_without_a_word_every_runtime_has_the_image_of_this_version() -> None:

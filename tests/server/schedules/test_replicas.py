@@ -30,7 +30,7 @@ REPLICA = """
 import asyncio
 from molecule_ai.server.app import Server, running
 from molecule_ai.kernel import log
-from molecule_ai.server.settings import read
+from molecule_ai.server.environment import read
 
 async def main():
     log.configure(level="error", json=True)
