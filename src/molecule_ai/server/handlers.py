@@ -17,7 +17,6 @@ from molecule_ai.kernel.http import EXCEPTION_HANDLERS, ApiRequest
 
 from . import openapi
 from .a2a import routes as a2a_routes
-from .a2a import transcripts as transcript_routes
 from .activity import routes as activity_routes
 from .approvals import routes as approvals_routes
 from .auth.principal import Principal
@@ -58,7 +57,6 @@ def litestar(rooms: Rooms) -> Litestar:
             *tokens_routes.handlers,
             *registry_routes.handlers,
             *a2a_routes.handlers,
-            *transcript_routes.handlers,
             *mailbox_routes.handlers,
             *activity_routes.handlers,
             *events_routes.handlers,

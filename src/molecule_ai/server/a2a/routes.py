@@ -1,4 +1,7 @@
-"""The route of the proxy. It reads and writes bytes, so that what agents say stays as they said it."""
+"""Messages to agents, and what agents say they did.
+
+The proxy reads and writes bytes, so that what agents say stays as they said it.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from litestar import MediaType, Response
 from litestar.exceptions import ClientException
 from litestar.response import Stream
 
-from molecule_ai.kernel.http import ApiRequest, FromPath, Here, post
+from molecule_ai.kernel.http import ApiRequest, FromPath, FromQuery, Here, get, post
 from molecule_ai.server.auth.principal import Principal
 from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.traffic.errors import ChainLimit
 
 from . import errors
 from .openapi import MessageOperation
-from .schemas import Wish
+from .schemas import Transcript, Wish
 from .service import Proxy
+from .transcripts import MAX_LINES, Transcripts
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -62,6 +66,22 @@ async def send_message(
     return Stream(reply.content, status_code=reply.status, headers=headers, media_type="text/event-stream")
 
 
+@get(
+    "/workspaces/{workspace_id:str}/transcript",
+    Tier.WORKSPACE,
+    errors=[errors.TargetNotFound, errors.NotRegistered, errors.UrlNotAllowed, errors.NoTranscript],
+    tags=["a2a"],
+)
+async def read_transcript(
+    transcripts: Here[Transcripts],
+    workspace_id: FromPath[UUID],
+    since: FromQuery[int] = 0,
+    limit: FromQuery[int] = 100,
+) -> Transcript:
+    """Read what the workspace's agent says it has been doing; at most 1,000 lines at once."""
+    return await transcripts.page(workspace_id, max(0, since), max(1, min(limit, MAX_LINES)))
+
+
 async def _read(request: ApiRequest) -> bytes:
     body = bytearray()
     try:
@@ -88,4 +108,4 @@ def _wish(request: ApiRequest) -> Wish:
     )
 
 
-handlers = [send_message]
+handlers = [send_message, read_transcript]

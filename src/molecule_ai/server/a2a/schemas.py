@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from molecule_ai.server.activity.schemas import SourceKind
 from molecule_ai.server.mailbox.chain import Chain
@@ -66,3 +66,15 @@ class Exchange(Struct, frozen=True, kw_only=True):
             chain=self.chain,
             key=key,
         )
+
+
+class Transcript(Struct, kw_only=True):
+    """A page of an agent's transcript."""
+
+    supported: bool = True
+    runtime: str = ""
+    lines: list[Any] = []
+    source: Annotated[str, Meta(description="Where the agent has it from.", examples=["memory"])] = ""
+    cursor: Annotated[int, Meta(description="Ask with `since` of this for what comes next.")] = 0
+    more: bool = False
+    reason: Annotated[str, Meta(description="Why there is none.", examples=["poll"])] = ""

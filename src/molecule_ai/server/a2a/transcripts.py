@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta, Struct
 
-from molecule_ai.kernel.http import FromPath, FromQuery, Here, get
-from molecule_ai.server.auth.tiers import Tier
 from molecule_ai.server.traffic.service import Traffic
 
 from . import errors
 from .agents import Agents, Outcome
+from .schemas import Transcript
 
 _SECONDS = 10.0
 _MAX_BYTES = 1024 * 1024
-_MAX_LINES = 1000
-
-
-class Transcript(Struct, kw_only=True):
-    """A page of an agent's transcript."""
-
-    supported: bool = True
-    runtime: str = ""
-    lines: list[Any] = []
-    source: Annotated[str, Meta(description="Where the agent has it from.", examples=["memory"])] = ""
-    cursor: Annotated[int, Meta(description="Ask with `since` of this for what comes next.")] = 0
-    more: bool = False
-    reason: Annotated[str, Meta(description="Why there is none.", examples=["poll"])] = ""
+MAX_LINES = 1000
 
 
 class Transcripts:
@@ -60,22 +45,3 @@ class Transcripts:
             return msgspec.json.decode(found.body, type=Transcript)
         except msgspec.DecodeError as unreadable:
             raise errors.NoTranscript from unreadable
-
-
-@get(
-    "/workspaces/{workspace_id:str}/transcript",
-    Tier.WORKSPACE,
-    errors=[errors.TargetNotFound, errors.NotRegistered, errors.UrlNotAllowed, errors.NoTranscript],
-    tags=["a2a"],
-)
-async def read_transcript(
-    transcripts: Here[Transcripts],
-    workspace_id: FromPath[UUID],
-    since: FromQuery[int] = 0,
-    limit: FromQuery[int] = 100,
-) -> Transcript:
-    """Read what the workspace's agent says it has been doing; at most 1,000 lines at once."""
-    return await transcripts.page(workspace_id, max(0, since), max(1, min(limit, _MAX_LINES)))
-
-
-handlers = [read_transcript]

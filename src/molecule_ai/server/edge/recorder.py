@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 from msgspec import Struct
 
 from molecule_ai.kernel.http import route_pattern
@@ -137,7 +138,7 @@ class Siblings:
             self._folder.mkdir(parents=True, exist_ok=True)
             for file in (*self._folder.glob("*-*.metrics"), *self._folder.glob("*.limits")):
                 server = file.stem.partition("-")[0]
-                if server.isdecimal() and not _is_alive(int(server)):
+                if server.isdecimal() and not psutil.pid_exists(int(server)):
                     file.unlink(missing_ok=True)
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -157,7 +158,9 @@ class Siblings:
                 continue
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 snapshot = self._decoder.decode(file.read_bytes())
-                found.append(snapshot if _is_alive(pid) else msgspec.structs.replace(snapshot, gauges={}))
+                found.append(
+                    snapshot if psutil.pid_exists(pid) else msgspec.structs.replace(snapshot, gauges={})
+                )
         return found
 
 
@@ -178,13 +181,3 @@ def merged(snapshots: list[Snapshot]) -> Snapshot:
         for key, value in snapshot.gauges.items():
             total.gauges[key] = total.gauges.get(key, 0.0) + value
     return total
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
