@@ -96,7 +96,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         str, Meta(description="Public base URL, given to external agents; PUBLIC_URL is an alias.")
     ] = ""
     provisioner: Annotated[
-        str, Meta(description="`process`, `docker`, `kubernetes`, `control-plane` or `none`.")
+        str,
+        Meta(
+            description="`process`, `docker` or `none`; `kubernetes` and `control-plane` are not part of this "
+            "build, whose start refuses them."
+        ),
     ] = ""
     docker_host: Annotated[
         str,
