@@ -98,8 +98,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     provisioner: Annotated[
         str,
         Meta(
-            description="`process`, `docker` or `none`; `kubernetes` and `control-plane` are not part of this "
-            "build, whose start refuses them."
+            description="`process`, `docker` or `none`; `kubernetes` and `control-plane` are not part of "
+            "this build, whose start refuses them."
         ),
     ] = ""
     docker_host: Annotated[
